@@ -1,0 +1,3 @@
+"""Forebay: the layered gateway between applications and their language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What happened, exactly: the recorder, the segments on disk, their index and queries."""
