@@ -1,6 +1,7 @@
 """The command `forebay`: parse, find the verb, run it. Each verb is a file in commands/."""
 
 import argparse
+import importlib
 import sys
 
 from forebay import __version__, commands
@@ -16,8 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"forebay {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in commands.VERBS:
-        add(verbs)
+    for name, add in commands.VERBS:
+        module = "check" if name == "schema" else name
+        getattr(importlib.import_module(f"forebay.commands.{module}"), add)(verbs)
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))

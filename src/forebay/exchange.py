@@ -88,8 +88,7 @@ class Attempt(msgspec.Struct):
     sent: bytes | list[Splice] = b""
     status: int = 0  # 0: no response head arrived
     headers: Headers = msgspec.field(default_factory=list)
-    #: None: the caller received these very bytes (Exchange.reply_body)
-    body: Chunks | None = None
+    body: Chunks | None = None  # None: no body arrived
     usage: Usage | None = None  # None: nothing is known
     cost_nusd: int | None = None  # None: the model has no price
     finish_reason: str | None = None  # None: no reason arrived, so not a success
@@ -135,7 +134,8 @@ class Exchange(msgspec.Struct):
     # -- reply: what the caller received
     status: int = 0  # 0: the caller left before there was one
     reply_headers: Headers = msgspec.field(default_factory=list)
-    reply_body: Chunks | None = None
+    #: splices of the last attempt's body where bytes passed through, [] = the very same
+    reply_body: Chunks | list[Splice] | None = None
     first_ns: int = 0  # first body byte to the caller
     ended_ns: int = 0
 

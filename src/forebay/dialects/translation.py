@@ -37,6 +37,9 @@ class StreamTranslation(Protocol):
     """One streamed answer on its way through."""
 
     finding: Finding
+    #: how the caller's bytes differ from the provider's (offsets in the provider's stream)
+    #: where bytes pass through; None for a conversion, whose output stands for itself
+    splices: list[Splice] | None
 
     def feed(self, chunk: bytes) -> bytes:
         """Bytes of the provider's stream in; bytes for the caller out, possibly none.

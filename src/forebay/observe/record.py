@@ -1,9 +1,10 @@
 """The record of one exchange: enough to replay it, nothing that grants access.
 
-A record holds both wires' exact bytes. What the provider was sent is stored as splices of
-what the caller sent where bytes passed through, and what the caller got is not stored again
-where it is what the provider answered (`Attempt.body is None`). Chunk boundaries are pairs
-of little-endian uint32: end offset in bytes, µs since the body's first byte was due.
+A record holds both wires' exact bytes, each stored once. Where bytes passed through, what the
+provider was sent is splices of what the caller sent, and what the caller got is splices of
+what the last attempt answered ([] = the very same bytes; a withheld usage chunk is one
+splice). Chunk boundaries are pairs of little-endian uint32: end offset in bytes, µs since the
+body was due. A spliced reply left in the chunks of the answer it was made from.
 
 Version 1. A field is only ever added at the end: array-like structs decode older and newer
 rows alike, with defaults.
@@ -17,13 +18,15 @@ from forebay.schema.usage import Usage
 
 VERSION = 1
 
-HeaderList = list[tuple[str, str]]
+HeaderList = list[tuple[bytes, bytes]]
+"""Names in lower case, values as they came off the wire (bytes: decoding is the reader's)."""
 Splice = tuple[int, int, bytes]
 
 
-class Body(msgspec.Struct, array_like=True, gc=False):
+class Body(msgspec.Struct, omit_defaults=True, gc=False):
     """Bytes and how they were cut. `marks` is empty where there was one chunk or none.
 
+    A map on the wire, not an array as its neighbours: so it is told from a list of splices.
     With capture `hashed`, `data` is the 32-byte SHA-256 of the bytes and `size` their number.
     """
 
@@ -44,7 +47,7 @@ class AttemptRecord(msgspec.Struct, array_like=True, gc=False):
     sent: Body | list[Splice]  # splices: of the caller's body
     status: int
     headers: HeaderList
-    body: Body | None  # None: the very bytes of Record.reply_body
+    body: Body
     usage: Usage | None
     cost_nusd: int | None
     finish_reason: str | None
@@ -79,7 +82,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     attempts: list[AttemptRecord]
     status: int
     reply_headers: HeaderList
-    reply_body: Body | None
+    reply_body: Body | list[Splice]  # splices: of the last attempt's body
     outcome: str
     error: str  # "" where there was none
     usage: Usage | None

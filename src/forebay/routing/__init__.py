@@ -1,1 +1,1 @@
-"""TODO"""
+"""Which model answers, and the call to it."""

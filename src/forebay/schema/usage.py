@@ -41,21 +41,30 @@ class Usage(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return self.prompt_tokens + self.output_tokens
 
 
-class Rates(msgspec.Struct, frozen=True, gc=False):
-    """What a model costs, in nano-dollars per million tokens; 0 is free."""
+class Rates(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a model costs, in nano-dollars per million tokens; 0 is free.
+
+    `tiers` are dearer rates for long prompts: (over this many prompt tokens, rates for the
+    whole attempt), ascending.
+    """
 
     input_nusd: int = 0
     cache_read_nusd: int = 0
     cache_write_nusd: int = 0
     output_nusd: int = 0
+    tiers: "tuple[tuple[int, Rates], ...]" = ()
 
     def cost_nusd(self, usage: Usage) -> int:
         """The price of one attempt, rounded up once. Sync, ~0.4 µs."""
+        rates = self
+        for threshold, dearer in self.tiers:
+            if usage.prompt_tokens > threshold:
+                rates = dearer
         total = (
-            usage.input_tokens * self.input_nusd
-            + usage.cache_read_tokens * self.cache_read_nusd
-            + usage.cache_write_tokens * self.cache_write_nusd
-            + usage.output_tokens * self.output_nusd
+            usage.input_tokens * rates.input_nusd
+            + usage.cache_read_tokens * rates.cache_read_nusd
+            + usage.cache_write_tokens * rates.cache_write_nusd
+            + usage.output_tokens * rates.output_nusd
         )
         return -(-total // TOKENS_PER_RATE)
 

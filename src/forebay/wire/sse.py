@@ -1,8 +1,10 @@
 """Server-sent events, taken apart without being rewritten.
 
-A `Splitter` takes chunks as they come off a socket and returns whole events as the exact
-bytes that arrived, terminator included, so that a relay can forward them untouched. The
-parsing of one event (`parse`) is separate, since most relayed events are never parsed.
+A `Splitter` takes chunks as they come off a socket and cuts them into whole events, as the
+exact bytes that arrived: the events and what is still held, joined, are the input, byte for
+byte (blank runs and a BOM stay with the event after them). So a relay can forward events
+untouched and say by offsets what it left out. The parsing of one event (`parse`) is separate,
+since most relayed events are never parsed.
 
 The grammar is that of the HTML standard, section 9.2.6: lines end in CRLF, LF or CR; an
 empty line ends an event; a leading BOM is skipped; lines that begin with a colon are
@@ -29,6 +31,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 BOM = b"\xef\xbb\xbf"
+_MAYBE_BLANK = (b"\n", BOM)  # such a chunk may begin with a blank run
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -42,11 +45,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class Splitter:
     """Chunks in, whole raw events out. Holds at most one unfinished event."""
 
-    __slots__ = ("_held", "_started", "limit")
+    __slots__ = ("_held", "limit")
 
     def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
-        self._held = b""
-        self._started = False
+        self._held = bytearray()
         self.limit = limit
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -54,29 +56,33 @@ class Splitter:
 
         Raises Failure(bad_answer) where an event outgrows the limit.
         """
-        if not self._held and self._started and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+        if (
+            not self._held
+            and chunk.endswith(b"\n\n")
+            and b"\r" not in chunk
+            and not chunk.startswith(_MAYBE_BLANK)
+        ):
             if chunk.find(b"\n\n") == len(chunk) - 2:
                 return [chunk]
-            return [event + b"\n\n" for event in chunk[:-2].split(b"\n\n") if event]
+            if b"\n\n\n" not in chunk:
+                return [event + b"\n\n" for event in chunk[:-2].split(b"\n\n")]
         return self._feed_any(chunk)
 
     def _feed_any(self, chunk: bytes) -> list[bytes]:
-        data = self._held + chunk
-        if not self._started:
-            if len(data) < len(BOM) and BOM.startswith(data):
-                self._held = data
-                return []
-            data = data.removeprefix(BOM)
-            self._started = True
+        data = self._held
+        # What was held was looked through before, and an end is at most four bytes long: an
+        # event of n bytes in small pieces costs n, not n².
+        look = max(len(data) - 3, 0)
+        data += chunk
         events = []
         start = 0
         # Where the last byte is CR its line may still become CRLF: not decided yet.
         end = len(data) - 1 if data.endswith(b"\r") else len(data)
-        for match in _EVENT_END.finditer(data, 0, end):
-            if data[start : match.start()].strip(b"\r\n"):
-                events.append(data[start : match.end()])
-            start = match.end()
-        self._held = data[start:]
+        for match in _EVENT_END.finditer(data, look, end):
+            if not _blank(data[start : match.start()]):
+                events.append(bytes(data[start : match.end()]))
+                start = match.end()
+        del data[:start]
         if len(self._held) > self.limit:
             raise Failure(
                 "bad_answer",
@@ -90,15 +96,15 @@ class Splitter:
         The standard drops it; providers do send a last event so, and a caller must not lose
         it, so the caller of this method decides.
         """
-        held, self._held = self._held, b""
-        return held if held.strip(b"\r\n") else b""
+        held, self._held = bytes(self._held), bytearray()
+        return b"" if _blank(held) else held
 
 
 def parse(raw: bytes) -> Event:
     """One raw event as name and data. Sync, ~1 µs."""
     name = ""
     data: list[bytes] = []
-    for line in _LINE_END.split(raw):
+    for line in _LINE_END.split(raw.removeprefix(BOM)):
         if not line or line.startswith(b":"):
             continue
         field, _, value = line.partition(b":")
@@ -120,3 +126,7 @@ def event(data: bytes, name: str = "") -> bytes:
 def comment(text: str) -> bytes:
     """A comment: SDKs skip it, people who read the raw stream see it."""
     return b": " + text.encode() + b"\n\n"
+
+
+def _blank(data: bytes | bytearray) -> bool:
+    return not data.removeprefix(BOM).strip(b"\r\n")

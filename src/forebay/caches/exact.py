@@ -1,0 +1,178 @@
+"""The same request, the same answer: no model asked, nothing paid.
+
+A key is a full SHA-256 over the tenant, the target that would answer and everything in the
+body that can change the answer. Left out are only the members that change how it is
+delivered: `stream` and `stream_options`. So one entry serves callers who stream and callers
+who don't: it keeps the body as it came and makes the other form when somebody first asks for
+it. Each delivery carries a fresh id, since callers use ids to tell answers apart.
+
+What enters: complete successful answers to requests that said they are deterministic
+(temperature 0; embeddings always) or asked to be cached (`x-forebay-cache: on`). Bounded by
+bytes, least recently used out first; each entry has its own end of life.
+
+Plain LRU: admission policies (TinyLFU) win where one-off keys flood a small cache; at 64 MiB
+of 2 KB answers that is 30,000 one-off requests between two equal ones.
+"""
+
+import hashlib
+import secrets
+from collections import OrderedDict
+
+import msgspec
+
+from forebay.dialects import stitch
+from forebay.exchange import Exchange, Headers
+from forebay.schema.usage import Usage
+from forebay.wire.clock import SECOND_NS
+from forebay.wire.members import Members
+
+_DELIVERY = frozenset({"stream", "stream_options"})
+#: Bookkeeping per entry beside the bytes of its forms: key, slots, lists (sys.getsizeof).
+ENTRY_OVERHEAD = 700
+
+#: Stands where an id will be. Random for each process: no answer can contain it by design.
+_ID_MARK = "id-" + secrets.token_hex(16)
+_ID_BYTES = _ID_MARK.encode()
+
+
+class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The exact cache."""
+
+    enabled: bool = True
+    #: most memory for answers, in MiB, per worker
+    max_mb: int = 64
+    #: how long an answer may be given again
+    ttl_s: float = 3600.0
+
+    def build(self) -> "ExactCache | None":
+        return ExactCache(self.max_mb * 1024 * 1024, self.ttl_s) if self.enabled else None
+
+
+class Entry:
+    """One answer, in the forms that were asked for so far."""
+
+    __slots__ = (
+        "_body",
+        "_endpoint",
+        "_forms",
+        "_streamed",
+        "cost_nusd",
+        "expires_ns",
+        "model",
+        "provider",
+        "size",
+        "source",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        x: Exchange,
+        body: bytes,
+        streamed: bool,
+    ) -> None:
+        attempt = x.attempts[-1]
+        self._body = body
+        self._streamed = streamed
+        self._endpoint = x.endpoint
+        self._forms: dict[tuple[bool, bool], list[bytes]] = {}
+        self.source = x.id
+        self.provider = attempt.provider
+        self.model = attempt.model
+        self.usage: Usage | None = x.usage
+        self.cost_nusd = x.cost_nusd or 0
+        self.expires_ns = 0
+        self.size = len(body) + ENTRY_OVERHEAD
+
+    def form(self, stream: bool, include_usage: bool, new_id: str) -> bytes:
+        """The answer as JSON or as a stream, under a fresh id. Sync, ~1 µs; the first time in
+        a form, as long as its conversion takes (~50 µs for 2 KB)."""
+        pieces = self._forms.get((stream, include_usage))
+        if pieces is None:
+            pieces = self._cut(stream, include_usage)
+            self._forms[stream, include_usage] = pieces
+        return pieces[0] if len(pieces) == 1 else new_id.encode().join(pieces)
+
+    def _cut(self, stream: bool, include_usage: bool) -> list[bytes]:
+        body = self._body
+        if self._endpoint == "chat":
+            if self._streamed:
+                body = stitch.assemble_chat(body)
+            if stream:
+                body = stitch.unstitch_chat(body, include_usage)
+        elif self._endpoint == "messages":
+            if self._streamed:
+                body = stitch.assemble_messages(body)
+            if stream:
+                body = stitch.unstitch_messages(body)
+        else:
+            return [body]
+        return stitch.with_id(body, _ID_MARK).split(_ID_BYTES)
+
+
+class ExactCache:
+    def __init__(self, max_bytes: int, ttl_s: float) -> None:
+        self.max_bytes = max_bytes
+        self.ttl_ns = int(ttl_s * SECOND_NS)
+        self.held_bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return (
+            f"<ExactCache {len(self._entries)} entries, {self.held_bytes} of {self.max_bytes} "
+            f"bytes, {self.hits} hits, {self.misses} misses>"
+        )
+
+    def get(self, key: bytes, now_ns: int) -> Entry | None:
+        """Sync, ~0.4 µs."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self.misses += 1
+            return None
+        if entry.expires_ns <= now_ns:
+            self._drop(key)
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: bytes, entry: Entry, now_ns: int) -> None:
+        """Keep an answer; one larger than the whole cache is not kept. Sync, ~1 µs."""
+        if entry.size > self.max_bytes:
+            return
+        if key in self._entries:
+            self._drop(key)
+        entry.expires_ns = now_ns + self.ttl_ns
+        self._entries[key] = entry
+        self.held_bytes += entry.size
+        while self.held_bytes > self.max_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: bytes) -> None:
+        self.held_bytes -= self._entries.pop(key).size
+
+
+def key_of(x: Exchange, members: Members, target: str, headers: Headers) -> bytes:
+    """What makes two requests the same: 32 bytes. Sync, ~6 µs for 5 KB.
+
+    `target` names provider and model; `headers` are those that go to the provider, which may
+    change the answer (`anthropic-beta`). Parts are length-prefixed, so that no two different
+    requests are the same bytes.
+    """
+    parts = [
+        x.tenant.team.encode(),
+        x.tenant.project.encode(),
+        x.endpoint.encode(),
+        target.encode(),
+    ]
+    for name, value in sorted(headers):
+        parts += (name, value)
+    raw = members.raw
+    for member in sorted(raw):
+        if member not in _DELIVERY:
+            parts += (member.encode(), bytes(raw[member]))
+    sizes = ",".join([str(len(part)) for part in parts])
+    return hashlib.sha256(b"".join([sizes.encode(), b"\n", *parts])).digest()

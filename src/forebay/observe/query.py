@@ -1,0 +1,362 @@
+"""Reading the trace store, while the writer writes or when nothing runs.
+
+Files are opened read-only: a reader can do no harm, and needs no word with the writer.
+
+A list goes from the newest backwards, a page at a time; the cursor is the number of the last
+trace seen, so new arrivals shift nothing. Single filters on project, model or outcome use an
+index. Whatever else is asked is found by looking through the rows, and that is bounded: rows
+are searched in stretches until the page is full or the time is up, and the page says how far
+back it looked. A filter that matches nothing in 100 million traces then costs the reader a
+click, not the server a minute.
+
+A trace is found by its id or by the beginning of one, if that is only one's.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from forebay.errors import Failure
+from forebay.observe import index, segments
+from forebay.observe.record import Record, decode
+from forebay.observe.segments import Block
+
+#: How long one page may search. The console promises p50 below 100 ms for a page.
+SEARCH_NS = 60_000_000
+MAX_PAGE = 500
+_FIRST_STRETCH = 4096
+_LONGEST_STRETCH = 131_072
+_MIN_PREFIX = 6
+_MAX_CHOICES = 200
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which traces. An empty field asks nothing."""
+
+    project: str = ""
+    model: str = ""  # as asked for
+    #: `ok`, `cancelled`, a failure's code, or `failed`: any of those
+    outcome: str = ""
+    cache: str = ""
+    #: anywhere in id, model, provider, key or outcome; case of ASCII letters ignored
+    text: str = ""
+    #: received at or after, wall clock
+    since_ns: int = 0
+
+
+#: Asks nothing.
+EVERYTHING = Filter()
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One trace in a list: the columns of its row."""
+
+    n: int
+    id: str
+    received_ns: int
+    team: str
+    project: str
+    key: str
+    endpoint: str
+    model: str
+    provider: str
+    used: str
+    status: int
+    outcome: str
+    cache: str
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+    cost_nusd: int | None
+    saved_nusd: int
+    ttft_ns: int
+    duration_ns: int
+    attempts: int
+    stream: bool
+
+
+class Page(msgspec.Struct, frozen=True):
+    lines: list[Line]
+    #: cursor of the next page; None: there is nothing older
+    before: int | None
+    #: the time ran out before the page was full: nothing said of traces older than `before`
+    cut_short: bool = False
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """The last minutes in figures, of what was recorded in them."""
+
+    minutes: float
+    requests: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    hits: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_nusd: int = 0
+    saved_nusd: int = 0
+    #: to the first byte, over the newest traces of the time, at most 1,000; None: no trace
+    ttft_p50_ns: int | None = None
+    ttft_p95_ns: int | None = None
+
+
+class Reader:
+    """Reads one store. One thread at a time; opens anew what the writer has replaced."""
+
+    def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
+        """`now_ns`: the monotonic clock that bounds searches. Opens nothing yet."""
+        self.folder = folder
+        self._now_ns = now_ns
+        self._sql: sqlite3.Connection | None = None
+
+    def traces(self, want: Filter = EVERYTHING, limit: int = 50, before: int | None = None) -> Page:
+        """A page of traces, the newest first, older than the cursor `before`.
+
+        `limit` is brought into 1 … 500. Raises Failure(not_configured) where there is no store.
+        """
+        sql = self._connection()
+        limit = max(1, min(limit, MAX_PAGE))
+        ((lowest, highest),) = sql.execute("SELECT min(n), max(n) FROM traces")
+        if highest is None:
+            return Page([], None)
+        end = highest + 1 if before is None else min(before, highest + 1)
+        floor = max(lowest, self._first_since(want.since_ns, highest + 1))
+        where, values = _conditions(want)
+        statement = (
+            f"SELECT {', '.join(index.COLUMNS)} FROM traces"  # noqa: S608 - ours, values bound
+            f" WHERE n >= ? AND n < ?{where} ORDER BY n DESC LIMIT ?"
+        )
+        lines: list[Line] = []
+        deadline = self._now_ns() + SEARCH_NS
+        stretch = _FIRST_STRETCH if where else limit
+        while end > floor and len(lines) <= limit:
+            start = max(floor, end - stretch)
+            found = sql.execute(statement, (start, end, *values, limit + 1 - len(lines)))
+            lines += [_line(row) for row in found]
+            end = start
+            stretch = min(stretch * 2, _LONGEST_STRETCH)
+            if self._now_ns() >= deadline:
+                break
+        if len(lines) > limit:  # one more than asked for: so there is a next page
+            return Page(lines[:limit], lines[limit - 1].n)
+        return Page(lines, end if end > floor else None, cut_short=end > floor)
+
+    def find(self, wanted: str) -> Line:
+        """The trace with this id, or whose id alone begins so. Raises Failure."""
+        wanted = wanted.strip()
+        numbers = self._numbers(wanted, exact=True)
+        if not numbers and len(wanted) >= _MIN_PREFIX:
+            numbers = self._numbers(wanted, exact=False)
+        if not numbers:
+            raise _no_trace(wanted)
+        found = self._connection().execute(
+            f"SELECT {', '.join(index.COLUMNS)} FROM traces"  # noqa: S608 - ours, values bound
+            f" WHERE n IN ({', '.join('?' * len(numbers))}) ORDER BY n DESC",
+            numbers,
+        )
+        lines = [_line(row) for row in found]
+        ids = {line.id for line in lines}
+        if len(ids) > 1:
+            raise Failure(
+                "bad_request",
+                f"Several traces have an id that begins with {wanted!r}: {', '.join(sorted(ids))}.",
+                hint="Give more of it.",
+            )
+        if not lines:
+            raise _no_trace(wanted)
+        return lines[0]
+
+    def record(self, line: Line) -> Record:
+        """The record behind a line. Raises Failure where its segment is gone or damaged."""
+        for attempt in (1, 2):
+            try:
+                return self._read(line.n)
+            except FileNotFoundError:
+                if attempt == 2:
+                    break  # sealing replaces a file once: twice is something else
+            except (segments.Damaged, msgspec.MsgspecError) as error:
+                raise Failure("internal", f"The record of {line.id} is damaged: {error}.") from None
+        raise _content_gone(line)
+
+    def trace(self, wanted: str) -> Record:
+        """The record of `find(wanted)`. Raises Failure."""
+        return self.record(self.find(wanted))
+
+    def overview(self, minutes: float, wall_ns: int) -> Overview:
+        """The figures of the last minutes before `wall_ns`. Raises Failure."""
+        sql = self._connection()
+        since_ns = wall_ns - int(minutes * 60e9)
+        ((first, *sums),) = sql.execute(
+            "SELECT min(first), sum(count), sum(failed), sum(cancelled), sum(hits),"
+            " sum(tokens_in), sum(tokens_out), sum(cost_nusd), sum(saved_nusd)"
+            " FROM blocks WHERE first >= ? AND newest_ns >= ?",
+            (self._first_since(since_ns, 1 << 62), since_ns),
+        )
+        if first is None:
+            return Overview(minutes)
+        waits = sorted(
+            wait
+            for (wait,) in sql.execute(
+                "SELECT ttft_ns FROM traces WHERE n >= ? ORDER BY n DESC LIMIT 1000", (first,)
+            )
+            if wait
+        )
+        figures = [minutes, *sums, _quantile(waits, 0.5), _quantile(waits, 0.95)]
+        return Overview(*figures)
+
+    def projects(self) -> list[str]:
+        return self._distinct("project")
+
+    def models(self) -> list[str]:
+        return self._distinct("model")
+
+    def close(self) -> None:
+        if self._sql is not None:
+            self._sql.close()
+            self._sql = None
+
+    # -- how
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._sql is None:
+            path = self.folder / index.NAME
+            if not path.exists():
+                raise Failure(
+                    "not_configured",
+                    f"There is no trace store in {self.folder}.",
+                    hint="It is made when the gateway first runs (forebay up).",
+                )
+            try:
+                self._sql = _open_read_only(path)
+            except sqlite3.Error as error:
+                raise Failure(
+                    "not_configured",
+                    f"The trace index {path} cannot be read: {error}.",
+                    hint="Look at its permissions; if it is damaged, stop Forebay and delete"
+                    " index.db*: it is made anew from the segments.",
+                ) from None
+        return self._sql
+
+    def _first_since(self, since_ns: int, none: int) -> int:
+        """Number of the first trace in any block that has one received since then."""
+        ((first,),) = self._connection().execute(
+            "SELECT min(first) FROM blocks WHERE newest_ns >= ?", (since_ns,)
+        )
+        return none if first is None else int(first)
+
+    def _numbers(self, wanted: str, *, exact: bool) -> list[int]:
+        sql = self._connection()
+        high = wanted if exact else wanted + "\U0010ffff"
+        ((last,),) = sql.execute("SELECT max(run) FROM runs")
+        tail = 0 if last is None else (last + 1) << index.RUN_BITS
+        found = sql.execute(
+            "SELECT n FROM traces WHERE n >= ? AND id >= ? AND id <= ? LIMIT 8",
+            (tail, wanted, high),
+        ).fetchall()
+        # CROSS JOIN: the runs outside, a search by (run, id) in each; never through all ids.
+        found += sql.execute(
+            "SELECT ids.n FROM runs CROSS JOIN ids"
+            " WHERE ids.run = runs.run AND ids.id >= ? AND ids.id <= ? LIMIT 8",
+            (wanted, high),
+        ).fetchall()
+        return [n for (n,) in found]
+
+    def _read(self, n: int) -> Record:
+        found = (
+            self._connection()
+            .execute(
+                "SELECT name, first, count, offset, length, oldest_ns, newest_ns FROM blocks"
+                " CROSS JOIN segments ON segments.id = blocks.segment"
+                " WHERE first <= ? ORDER BY first DESC LIMIT 1",
+                (n,),
+            )
+            .fetchone()
+        )
+        if found is None or n >= found[1] + found[2]:
+            raise FileNotFoundError
+        block = Block(*found[1:])
+        payload = segments.read(self.folder / found[0], block)
+        return decode(segments.unpack(payload, block.count)[n - block.first])
+
+    def _distinct(self, column: str) -> list[str]:
+        """The values of an indexed column, by jumps from each to the next."""
+        found = self._connection().execute(
+            f"WITH RECURSIVE value (it) AS (SELECT min({column}) FROM traces UNION ALL"  # noqa: S608
+            f" SELECT (SELECT min({column}) FROM traces WHERE {column} > it) FROM value"
+            " WHERE it IS NOT NULL)"
+            " SELECT it FROM value WHERE it IS NOT NULL LIMIT ?",
+            (_MAX_CHOICES,),
+        )
+        return [it for (it,) in found]
+
+    def __repr__(self) -> str:
+        return f"<Reader {self.folder}>"
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    sql = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+    )
+    try:
+        sql.execute("PRAGMA trusted_schema = OFF")
+        sql.execute("SELECT n FROM traces LIMIT 1").fetchone()
+    except sqlite3.Error:
+        sql.close()
+        raise
+    return sql
+
+
+def _line(row: tuple[Any, ...]) -> Line:
+    values = [*row[:-1], bool(row[-1])]  # SQLite has no booleans
+    return Line(*values)
+
+
+def _conditions(want: Filter) -> tuple[str, list[Any]]:
+    """SQL to add to WHERE, and its values."""
+    parts: list[str] = []
+    values: list[Any] = []
+    for column in ("project", "model", "cache"):
+        if value := getattr(want, column):
+            parts.append(f"{column} = ?")
+            values.append(value)
+    if want.outcome == "failed":
+        parts.append("outcome <> 'ok' AND outcome <> 'cancelled'")
+    elif want.outcome == "ok":
+        parts.append("outcome = 'ok'")
+    elif want.outcome:
+        parts.append("outcome <> 'ok' AND outcome = ?")
+        values.append(want.outcome)
+    if want.since_ns:
+        parts.append("received_ns >= ?")
+        values.append(want.since_ns)
+    if want.text:
+        columns = ("id", "model", "used", "provider", "key", "outcome")
+        parts.append("(" + " OR ".join(f"{column} LIKE ? ESCAPE '!'" for column in columns) + ")")
+        text = want.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        values += [f"%{text}%"] * len(columns)
+    return "".join(f" AND {part}" for part in parts), values
+
+
+def _quantile(ordered: list[int], share: float) -> int | None:
+    """Nearest rank; None of nothing."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
+
+
+def _no_trace(wanted: str) -> Failure:
+    return Failure(
+        "unknown_path",
+        f"No trace has the id {wanted[:80]!r}, nor one alone that begins so.",
+        hint="`forebay trace list` shows the newest; old ones are deleted by age and size.",
+    )
+
+
+def _content_gone(line: Line) -> Failure:
+    return Failure(
+        "unknown_path",
+        f"The record of {line.id} is gone: its segment was deleted.",
+        hint="Its row will follow; how long records are kept is up to the retention settings.",
+    )

@@ -1,0 +1,215 @@
+"""The line between a worker and the back office: one Unix socket, framed messages, bounds.
+
+    frame = length (uint32, little endian) · kind (one byte) · payload
+
+    worker → office   R records (encoded Records, each with its own uint32 length)
+                      W prices wanted (msgpack [[provider, model], …])
+                      M metrics asked
+    office → worker   S snapshot (msgpack, see `Snapshot`)
+                      M metrics (text)
+
+Neither side waits for the other on a request's path. A worker's records wait in its recorder
+while the line is down or slow; it keeps trying to connect, and works on with what it last
+knew. A peer that sends a frame over the bound is cut off.
+"""
+
+import asyncio
+import functools
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from forebay.admission.keys import KeyRow
+from forebay.schema.usage import Rates
+from forebay.world import World
+
+RECORDS, WANTED, METRICS, SNAPSHOT = b"R", b"W", b"M", b"S"
+MAX_FRAME_BYTES = 128 * 1024 * 1024
+#: Unsent bytes at which records stay in the recorder's ring instead.
+HIGH_WATER_BYTES = 8 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+RECONNECT_S = 0.25
+
+
+class LocalModel(msgspec.Struct, frozen=True, array_like=True):
+    """A model server on this machine that is up."""
+
+    name: str  # of the provider it stands for
+    base_url: str
+    api_key: str
+    models: list[str]
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """Everything a worker works with that can change while it runs. None: as before."""
+
+    keys: list[KeyRow] | None = None
+    discovered: dict[str, list[str]] | None = None
+    listed: dict[str, list[str]] | None = None
+    rates: list[tuple[str, str, Rates | None]] | None = None
+    local: list[LocalModel] | None = None
+
+
+encode_snapshot = msgspec.msgpack.Encoder().encode
+decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+def frame(kind: bytes, payload: bytes) -> bytes:
+    return _LENGTH.pack(len(payload)) + kind + payload
+
+
+def pack_records(batch: list[bytes]) -> bytes:
+    """Encoded records as one payload."""
+    parts: list[bytes] = []
+    for data in batch:
+        parts += (_LENGTH.pack(len(data)), data)
+    return b"".join(parts)
+
+
+def unpack_records(payload: bytes) -> list[bytes]:
+    """Raises ValueError on a payload that is cut."""
+    records = []
+    at = 0
+    while at < len(payload):
+        if at + 4 > len(payload):
+            raise ValueError("a record's length is cut")
+        (size,) = _LENGTH.unpack_from(payload, at)
+        at += 4
+        if at + size > len(payload):
+            raise ValueError("a record is cut")
+        records.append(payload[at : at + size])
+        at += size
+    return records
+
+
+class Line(asyncio.Protocol):
+    """One end of the socket. `on_frame(line, kind, payload)`; `on_lost(line)`."""
+
+    def __init__(
+        self,
+        on_frame: "Callable[[Line, bytes, bytes], None]",
+        on_lost: "Callable[[Line], None]",
+        on_made: "Callable[[Line], None] | None" = None,
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._on_made = on_made
+        self._buffer = bytearray()
+        self.transport: asyncio.Transport | None = None
+
+    def send(self, kind: bytes, payload: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(frame(kind, payload))
+
+    @property
+    def full(self) -> bool:
+        return self.transport is None or self.transport.get_write_buffer_size() > HIGH_WATER_BYTES
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        at = 0
+        while len(self._buffer) - at >= 5:
+            (size,) = _LENGTH.unpack_from(self._buffer, at)
+            if size > MAX_FRAME_BYTES:
+                if self.transport is not None:
+                    self.transport.abort()
+                return
+            if len(self._buffer) - at < 5 + size:
+                break
+            kind = bytes(self._buffer[at + 4 : at + 5])
+            payload = bytes(self._buffer[at + 5 : at + 5 + size])
+            at += 5 + size
+            self._on_frame(self, kind, payload)
+        del self._buffer[:at]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._on_lost(self)
+
+
+class Link:
+    """The worker's end: connects, keeps connecting, hands out what arrives."""
+
+    def __init__(self, world: World, path: Path, on_snapshot: Callable[[Snapshot], None]) -> None:
+        self._world = world
+        self._path = path
+        self._on_snapshot = on_snapshot
+        self._line: Line | None = None
+        self._metrics: list[asyncio.Future[str]] = []
+        self._closed = False
+        self.synced = asyncio.Event()  # set by the first snapshot
+
+    def __repr__(self) -> str:
+        return f"<Link {'up' if self.up else 'down'} to {self._path}>"
+
+    @property
+    def up(self) -> bool:
+        return self._line is not None
+
+    async def run(self) -> None:
+        """Connect whenever there is no connection, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while not self._closed:
+            lost = loop.create_future()
+
+            def on_lost(line: Line, lost: asyncio.Future[None] = lost) -> None:
+                self._lost()
+                if not lost.done():
+                    lost.set_result(None)
+
+            try:
+                _, line = await loop.create_unix_connection(
+                    functools.partial(Line, self._frame, on_lost), str(self._path)
+                )
+            except OSError:
+                await asyncio.sleep(RECONNECT_S)
+                continue
+            self._line = line
+            await lost
+            await asyncio.sleep(RECONNECT_S)
+
+    def send_records(self, batch: list[bytes]) -> bool:
+        """Takes a batch unless the line is down or full: the recorder's `send`."""
+        line = self._line
+        if line is None or line.full:
+            return False
+        line.send(RECORDS, pack_records(batch))
+        return True
+
+    def want(self, models: set[tuple[str, str]]) -> None:
+        """Ask for prices; they come in a snapshot."""
+        if self._line is not None and models:
+            self._line.send(WANTED, msgspec.msgpack.encode(sorted(models)))
+
+    async def metrics(self, timeout_s: float = 2.0) -> str:
+        """The machine's metrics as text. Raises ConnectionError, TimeoutError."""
+        if self._line is None:
+            raise ConnectionError("the back office is away")
+        asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._metrics.append(asked)
+        self._line.send(METRICS, b"")
+        async with asyncio.timeout(timeout_s):
+            return await asked
+
+    def _frame(self, line: Line, kind: bytes, payload: bytes) -> None:
+        if kind == SNAPSHOT:
+            self._on_snapshot(decode_snapshot(payload))
+            self.synced.set()
+        elif kind == METRICS and self._metrics:
+            asked = self._metrics.pop(0)
+            if not asked.done():
+                asked.set_result(payload.decode())
+
+    def _lost(self) -> None:
+        self._line = None
+        for asked in self._metrics:
+            if not asked.done():
+                asked.set_exception(ConnectionError("the back office went away"))
+        self._metrics = []

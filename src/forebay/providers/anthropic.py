@@ -1,0 +1,34 @@
+"""Anthropic, and whatever speaks its Messages dialect."""
+
+from forebay.dialects.endpoints import ENDPOINTS
+from forebay.providers.facts import ANTHROPIC
+from forebay.providers.provider import Address, Provider, origin_path
+from forebay.providers.settings import Link
+from forebay.world import World
+
+BASE_URL = "https://api.anthropic.com"
+#: Sent where the caller named none; the only version there has been since 2023.
+VERSION = b"2023-06-01"
+
+
+class Anthropic(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="anthropic"):
+    """An API in Anthropic's dialect. Without `base_url` it is Anthropic's own."""
+
+    base_url: str = BASE_URL
+    api_key: str = ""
+
+    def build(self, name: str, world: World) -> Provider:
+        path = self.url().path
+        paths = {e: origin_path(path, ENDPOINTS[e].path) for e in ANTHROPIC.endpoints}
+        paths["models"] = origin_path(path, "/v1/models")
+        return Provider(
+            name,
+            "anthropic",
+            self.target(world),
+            Address(paths, prefix=path.rstrip("/"), defaults=((b"anthropic-version", VERSION),)),
+            [(b"x-api-key", self.api_key.encode())] if self.api_key else [],
+            ANTHROPIC,
+            headers=self.extra_headers(),
+            models=self.models,
+            prices="anthropic" if self.base_url == BASE_URL else name,
+        )

@@ -1,0 +1,45 @@
+"""What models a provider says it has: its own /v1/models, in either dialect.
+
+A provider that does not answer, or not in time, is no error: what was known of it stays.
+"""
+
+from typing import Any
+
+import msgspec
+
+from forebay.providers.provider import Provider
+from forebay.wire.clock import SECOND_NS
+from forebay.wire.upstream import Clocks, LinkError
+from forebay.world import World
+
+TIMEOUT_S = 10.0
+MAX_BYTES = 8 * 1024 * 1024
+MAX_MODELS = 5_000
+
+
+async def list_models(world: World, provider: Provider) -> list[str] | None:
+    """The ids, in the provider's order; None where it didn't say."""
+    path = provider.address.paths.get("models")
+    if path is None:
+        return None
+    head = provider.head("GET", path, [(b"accept", b"application/json")], 0)
+    deadline = world.now_ns() + int(TIMEOUT_S * SECOND_NS)
+    try:
+        clocks = Clocks(TIMEOUT_S, TIMEOUT_S, TIMEOUT_S, deadline)
+        call = await provider.target.call("GET", head, b"", clocks)
+        body = await call.read_all(MAX_BYTES)
+    except LinkError:
+        return None
+    return _ids(body) if call.status == 200 else None
+
+
+def _ids(body: bytes) -> list[str] | None:
+    try:
+        page: Any = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    rows = page.get("data") if isinstance(page, dict) else None
+    if not isinstance(rows, list):
+        return None
+    ids = [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    return ids[:MAX_MODELS]

@@ -1,0 +1,45 @@
+"""OpenAI, and everything that speaks its dialect: vLLM, llama.cpp, Groq, Mistral, Ollama, …"""
+
+import msgspec
+
+from forebay.dialects.endpoints import ENDPOINTS
+from forebay.providers.facts import OPENAI, OPENAI_COMPATIBLE
+from forebay.providers.provider import Address, Provider, origin_path
+from forebay.providers.settings import Link, bearer
+from forebay.world import World
+
+BASE_URL = "https://api.openai.com/v1"
+
+
+class OpenAI(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="openai"):
+    """An API in OpenAI's dialect. Without `base_url` it is OpenAI's own."""
+
+    base_url: str = BASE_URL
+    api_key: str = ""
+    organization: str = ""
+    project: str = ""
+    #: name in the price list (genai-prices); "" means free, as for a server of your own
+    prices: str | msgspec.UnsetType = msgspec.UNSET
+
+    def build(self, name: str, world: World) -> Provider:
+        own = self.base_url == BASE_URL
+        path = self.url().path
+        headers = self.extra_headers()
+        if self.organization:
+            headers.append((b"openai-organization", self.organization.encode()))
+        if self.project:
+            headers.append((b"openai-project", self.project.encode()))
+        facts = OPENAI if own else OPENAI_COMPATIBLE
+        paths = {e: origin_path(path, ENDPOINTS[e].path) for e in facts.endpoints}
+        paths["models"] = origin_path(path, "/v1/models")
+        return Provider(
+            name,
+            "openai",
+            self.target(world),
+            Address(paths, prefix=path.rstrip("/")),
+            bearer(self.api_key),
+            facts,
+            headers=headers,
+            models=self.models,
+            prices=self.prices if isinstance(self.prices, str) else "openai" if own else name,
+        )

@@ -1,0 +1,117 @@
+"""A provider as the pipeline sees it: where it is, how to address it, what is true of it.
+
+Credentials live here and in the request head made here, nowhere else: `repr` and `describe`
+leave them out, and what is recorded of a head is `public_headers`.
+"""
+
+from urllib.parse import quote
+
+import msgspec
+
+from forebay.exchange import Dialect, Headers
+from forebay.providers.facts import Facts, ModelFacts
+from forebay.wire.pool import Origin, Target
+
+
+class Address(msgspec.Struct, frozen=True):
+    """How one kind of provider spells its paths. `{model}` is replaced, URL-quoted."""
+
+    paths: dict[str, str]  # endpoint name → path and query
+    prefix: str = ""  # before any other path (/passthrough)
+    query: str = ""  # added to any other path
+    #: callers' names of models → the provider's own
+    aliases: dict[str, str] = {}
+    #: request headers sent where the caller sent none of that name
+    defaults: tuple[tuple[bytes, bytes], ...] = ()
+
+    def path(self, endpoint: str, model: str) -> str:
+        path = self.paths[endpoint]
+        return path.replace("{model}", quote(model, safe="")) if "{model}" in path else path
+
+
+class Provider:
+    """One configured provider. Made by its config struct, used by every request to it."""
+
+    def __init__(
+        self,
+        name: str,
+        dialect: Dialect,
+        target: Target,
+        address: Address,
+        credentials: Headers,
+        facts: Facts,
+        *,
+        headers: Headers | None = None,
+        models: dict[str, ModelFacts] | None = None,
+        prices: str = "",
+    ) -> None:
+        self.name = name
+        self.dialect = dialect
+        self.target = target
+        self.address = address
+        self.facts = facts
+        #: models named in config; discovery adds to the catalogue, not here
+        self.models = models or {}
+        #: the provider's name in the price list, "" where its models cost nothing
+        self.prices = prices
+        self.public_headers: Headers = [
+            (b"host", target.origin.authority.encode()),
+            (b"user-agent", b"forebay"),
+            (b"accept-encoding", b"identity"),
+            *(headers or []),
+        ]
+        self.secrets = [value for _, value in credentials]
+        #: headers the operator set: a caller's of the same name does not go up
+        self._own_names = frozenset(name for name, _ in [*self.public_headers, *credentials])
+        self._path_start = b""
+        hop: Headers = []
+        if (proxy := target.origin.proxy) is not None and target.origin.tls is None:
+            # Plain HTTP through a proxy: the whole URL, and the proxy's own credentials.
+            self._path_start = f"http://{target.origin.authority}".encode()
+            if proxy.authorization:
+                hop = [(b"proxy-authorization", proxy.authorization.encode())]
+        self._head_end = b"".join(
+            b"%b: %b\r\n" % header for header in [*self.public_headers, *credentials, *hop]
+        )
+
+    def __repr__(self) -> str:
+        return f"<Provider {self.name} ({self.dialect}) at {self.target.origin!r}>"
+
+    def describe(self) -> str:
+        return f"{self.name}: {self.target!r}"
+
+    def wire_model(self, model: str) -> str:
+        """The provider's own name of a model."""
+        return self.address.aliases.get(model, model)
+
+    def serves(self, endpoint: str) -> bool:
+        return endpoint in self.address.paths
+
+    def head(self, method: str, path: str, headers: Headers, size: int) -> bytes:
+        """A request head with credentials. `headers` are the caller's that may go up, names
+        in lower case, never a credential or framing header. Sync, ~1 µs."""
+        lines = [
+            b"%b %b%b HTTP/1.1\r\n" % (method.encode(), self._path_start, path.encode()),
+            self._head_end,
+        ]
+        for header in headers:
+            if header[0] not in self._own_names:
+                lines.append(b"%b: %b\r\n" % header)
+        for header in self.address.defaults:
+            if all(name != header[0] for name, _ in headers):
+                lines.append(b"%b: %b\r\n" % header)
+        if size or method in ("POST", "PUT", "PATCH"):
+            lines.append(b"content-length: %d\r\n" % size)
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+
+def origin_path(base_path: str, suffix: str) -> str:
+    """Join a base URL's path and an endpoint's, `/v1` given once or not at all in either."""
+    base = base_path.rstrip("/")
+    if base.endswith("/v1") and suffix.startswith("/v1/"):
+        suffix = suffix[3:]
+    return base + suffix
+
+
+__all__ = ["Address", "Origin", "Provider", "origin_path"]

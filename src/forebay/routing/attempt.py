@@ -1,0 +1,167 @@
+"""One call to one provider: sent, answered, accounted for.
+
+An attempt is opened before its first byte leaves and closed on every way out; what it was
+sent and what it got are in the Exchange from the first moment, so that a record of a failed
+call shows as much as was known.
+"""
+
+import msgspec
+
+from forebay.dialects import failures
+from forebay.dialects.translation import Finding
+from forebay.errors import Failure
+from forebay.exchange import Attempt, Chunks, Exchange, Headers, Splice
+from forebay.providers import Provider
+from forebay.providers.prices import PriceTable
+from forebay.schema.usage import Usage
+from forebay.wire import members as top
+from forebay.wire.clock import SECOND_NS
+from forebay.wire.upstream import Call, Clocks, LinkError
+from forebay.world import World
+
+_UNREACHABLE = frozenset(
+    {"dns", "refused", "tls", "proxy", "pool_full", "reset", "connect_timeout"}
+)
+_TOO_LATE = frozenset({"first_byte_timeout", "idle_timeout", "total_timeout"})
+
+
+class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long each wait for a provider may take, in seconds."""
+
+    connect_s: float = 5.0
+    #: until the answer begins; reasoning models think before their first word
+    first_token_s: float = 120.0
+    #: between two pieces of content
+    between_tokens_s: float = 60.0
+    #: the whole request
+    total_s: float = 900.0
+
+    def clocks(self, received_ns: int) -> Clocks:
+        return Clocks(
+            self.connect_s,
+            self.first_token_s,
+            self.between_tokens_s,
+            received_ns + int(self.total_s * SECOND_NS),
+        )
+
+
+async def send(
+    world: World,
+    x: Exchange,
+    provider: Provider,
+    model: str,
+    method: str,
+    path: str,
+    headers: Headers,
+    sent: bytes | list[Splice],
+    clocks: Clocks,
+) -> tuple[Attempt, Call]:
+    """Open an attempt, send it, and wait for the head of its answer.
+
+    Raises Failure (provider_unreachable, provider_timeout, bad_answer) with the attempt closed.
+    """
+    attempt = Attempt(
+        provider=provider.name,
+        model=model,
+        method=method,
+        path=path,
+        sent_headers=[*provider.public_headers, *headers],
+        sent=sent,
+        started_ns=world.now_ns(),
+    )
+    x.attempts.append(attempt)
+    if isinstance(sent, list):
+        body = top.apply(x.body, sent) if sent else x.body
+    else:
+        body = sent
+    head = provider.head(method, path, headers, len(body))
+    try:
+        call = await provider.target.call(method, head, body, clocks)
+    except LinkError as error:
+        raise failed(attempt, error) from None
+    attempt.status = call.status
+    attempt.headers = call.headers
+    attempt.head_ns = world.now_ns()
+    return attempt, call
+
+
+async def read(world: World, attempt: Attempt, call: Call, limit: int) -> bytes:
+    """The whole body, kept in the attempt. Raises Failure as `send`."""
+    try:
+        body = await call.read_all(limit)
+    except LinkError as error:
+        raise failed(attempt, error) from None
+    now = world.now_ns()
+    attempt.body = Chunks(now)
+    attempt.body.data += body
+    attempt.first_ns = now
+    return body
+
+
+def failed(attempt: Attempt, error: LinkError) -> Failure:
+    """What went wrong below HTTP, for the caller: names the provider, never an address."""
+    if error.kind in _TOO_LATE:
+        code = "provider_timeout"
+    elif error.kind in _UNREACHABLE:
+        code = "provider_unreachable"
+    else:
+        code = "truncated" if error.kind == "truncated" else "bad_answer"
+    attempt.outcome = code
+    return Failure(
+        code,
+        f"The provider {attempt.provider} did not answer properly: {error}.",
+        provider=attempt.provider,
+    )
+
+
+def refused(
+    x: Exchange, attempt: Attempt, provider: Provider, body: bytes
+) -> tuple[int, bytes, Failure]:
+    """An answer other than 200: the caller's status and body, and the failure it is.
+
+    Within a dialect a provider's own error passes as it is: SDKs read details from it. Two
+    things never pass: what the provider thinks of the operator's key, and a redirect, which
+    would carry that key to wherever it points.
+    """
+    attempt.usage, attempt.cost_nusd = Usage(), 0
+    status, name = attempt.status, provider.name
+    if status in (401, 403):
+        failure = Failure(
+            "provider_refused_key",
+            f"The provider {name} refused the gateway's own key (status {status}).",
+            hint="Whoever runs this gateway has to check the provider's api_key.",
+            provider=name,
+        )
+    elif status < 400:
+        failure = Failure(
+            "bad_answer",
+            f"The provider {name} answered with status {status}; redirects are not followed.",
+            hint="Whoever runs this gateway has to check the provider's base_url.",
+            provider=name,
+        )
+    else:
+        failure = Failure("provider_error", failures.read(status, body)[2], provider=name)
+        attempt.outcome = failure.code.name
+        if x.dialect == provider.dialect and _is_error(body):
+            return status, body, failure
+        return *failures.convert(status, body, x.dialect, x.id), failure
+    attempt.outcome = failure.code.name
+    return failure.code.status, failures.whole(failure, x.dialect, x.id), failure
+
+
+def _is_error(body: bytes) -> bool:
+    try:
+        return "error" in msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.MsgspecError:
+        return False
+
+
+def account(
+    attempt: Attempt, finding: Finding, estimate: Usage, prices: PriceTable, provider: Provider
+) -> None:
+    """What the attempt used and cost; the estimate stands where the provider said nothing."""
+    attempt.finish_reason = finding.finish_reason
+    attempt.model_reported = finding.model
+    attempt.usage = finding.usage or estimate
+    rates = prices.rates(provider.prices, attempt.model)
+    attempt.cost_nusd = rates.cost_nusd(attempt.usage) if rates is not None else None

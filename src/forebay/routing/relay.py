@@ -1,0 +1,81 @@
+"""A streamed answer on its way from the provider's socket to the caller's.
+
+Called by the upstream connection with each piece, right in the socket's callback. The reply
+begins with the first bytes there are to send, so that a stream which fails before them still
+gets an honest status. A caller slower than the provider pauses the provider's socket; nothing
+in between grows.
+"""
+
+from collections.abc import Callable
+
+from forebay.dialects.translation import StreamTranslation
+from forebay.errors import Failure
+from forebay.exchange import Attempt, Chunks, Exchange
+from forebay.wire.server import Caller
+from forebay.wire.upstream import Call
+from forebay.world import World
+
+
+class Relay:
+    def __init__(
+        self,
+        world: World,
+        x: Exchange,
+        attempt: Attempt,
+        call: Call,
+        stream: StreamTranslation,
+        caller: Caller,
+        begin: Callable[[], None],
+    ) -> None:
+        self._now_ns = world.now_ns
+        self._x = x
+        self._attempt = attempt
+        self._call = call
+        self._stream = stream
+        self._caller = caller
+        self._begin = begin
+        self._progress = 0
+        self.failure: Failure | None = None
+        self.began = False
+        now = world.now_ns()
+        self._body = attempt.body = Chunks(now)
+        self._reply: Chunks | None = None
+        if stream.splices is None:  # a conversion's output stands for itself
+            self._reply = x.reply_body = Chunks(now)
+        else:
+            x.reply_body = stream.splices
+
+    def piece(self, data: bytes) -> None:
+        """Sync, ~3 µs for one event, the caller's write included. Never raises."""
+        if self.failure is not None:
+            return
+        now = self._now_ns()
+        self._body.add(data, now)
+        try:
+            out = self._stream.feed(data)
+        except Failure as failure:
+            self.failure = failure
+            self._call.abort()
+            return
+        progress = self._stream.finding.progress
+        if progress != self._progress:
+            self._progress = progress
+            if not self._attempt.first_ns:
+                self._attempt.first_ns = now
+            self._call.progress()
+        if out:
+            self._send(out, now)
+
+    def rest(self) -> None:
+        """The provider's stream has ended: send what was still held. Raises Failure."""
+        if out := self._stream.finish():
+            self._send(out, self._now_ns())
+
+    def _send(self, out: bytes, now: int) -> None:
+        if not self.began:
+            self.began = True
+            self._x.first_ns = now
+            self._begin()
+        self._caller.push(out)
+        if self._reply is not None:
+            self._reply.add(out, now)

@@ -1,0 +1,375 @@
+"""The caller's side of the wire: uvicorn's HTTP protocol, with what it lacks.
+
+uvicorn (httptools) parses, keeps alive, pipelines and pauses. It has no clock before the
+first response, no bound on connections or heads, no way to learn at once that a caller has
+left, and one way to send: a coroutine and a dict for each piece. Added here:
+
+- clocks: a head must be complete `head_s` after accept (or after its own first byte on a
+  kept-alive connection), a body `body_s` after its head;
+- bounds: connections, bytes and number of headers, bytes of a body;
+- refusals in JSON, as the rest of the gateway's, for what never reaches the app;
+- `Caller`, the app's handle on one request (in `scope["extensions"]["forebay"]`): the body,
+  being told that the caller left, and sending by plain functions, so that a relayed event
+  costs no task switch.
+
+The app stays ASGI (scope, lifespan); `Caller` replaces `receive` and `send` on the data
+plane. docs/decisions/0004-caller.md has the numbers.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from forebay.errors import Failure
+from forebay.exchange import Headers
+from forebay.wire.clock import SECOND_NS, Deadline
+from forebay.world import World
+
+_UNSAFE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class ServerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds on callers. Seconds and bytes; a caller over one is told which."""
+
+    head_s: float = 10.0
+    body_s: float = 60.0
+    keep_alive_s: float = 75.0
+    connections: int = 10_000
+    head_bytes: int = 64 * 1024
+    headers: int = 100
+    body_bytes: int = 32 * 1024 * 1024
+
+
+Render = Callable[[Failure], bytes]
+"""A failure that no endpoint owns, as a JSON body."""
+
+
+class Caller(RequestResponseCycle):
+    """One request and the reply to it.
+
+    The reply is either `reply` (everything at once) or `start`, `push`…, `finish`. All are
+    plain functions; after the caller has left they do nothing.
+    """
+
+    on_gone: Callable[[], None] | None = None
+    on_slow: Callable[[bool], None] | None = None
+    refusal: Failure | None = None
+
+    async def read(self) -> bytes:
+        """The whole body. Raises Failure: slow_request, body_too_large; ConnectionError
+        where the caller left in the middle of it."""
+        if self.waiting_for_100_continue and self.more_body and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        while self.more_body:
+            if self.refusal is not None:
+                self.keep_alive = False  # the rest of the body is not worth reading
+                raise self.refusal
+            if self.disconnected:
+                raise ConnectionError("the caller left before its request was complete")
+            self.flow.resume_reading()
+            self.message_event.clear()
+            await self.message_event.wait()
+        return bytes(self.body)
+
+    @property
+    def paused(self) -> bool:
+        """The caller reads more slowly than it is sent to: hold back."""
+        return self.flow.write_paused
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        """A complete reply in one write. Sync, ~2 µs."""
+        if self.response_started or self.disconnected:
+            return
+        head = self._head(status, headers, b"content-length: %d\r\n\r\n" % len(body))
+        self.transport.write(head if self.scope["method"] == "HEAD" else head + body)
+        self._complete()
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin a reply of unknown length."""
+        if self.response_started or self.disconnected:
+            return
+        self.chunked_encoding = self.scope["http_version"] == "1.1"
+        if not self.chunked_encoding:
+            self.keep_alive = False
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self.chunked_encoding else b"\r\n"
+        self.transport.write(self._head(status, headers, framing))
+
+    def push(self, data: bytes) -> None:
+        """One piece of the body, on the wire as a chunk of its own. Sync, ~1 µs + the write."""
+        if self.disconnected or not data:
+            return
+        if self.chunked_encoding:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self.transport.write(data)
+
+    def finish(self) -> None:
+        """The body is complete."""
+        if self.response_complete or self.disconnected:
+            return
+        if self.chunked_encoding:
+            self.transport.write(b"0\r\n\r\n")
+        self._complete()
+
+    def abort(self) -> None:
+        """Close without finishing: a broken answer must not look like a whole one."""
+        self.keep_alive = False
+        self.transport.abort()
+
+    def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
+        self.response_started = True
+        lines = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        for name, value in headers:
+            # Values may come from a provider: one line each, whatever they hold.
+            if _UNSAFE_VALUE.search(value):
+                value = _UNSAFE_VALUE.sub(b"", value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(framing)
+        return b"".join(lines)
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+class Connection(HttpToolsProtocol):
+    """One caller's connection."""
+
+    cycle: Caller
+
+    def __init__(
+        self, world: World, limits: ServerLimits, render: Render, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.world = world
+        self.limits = limits
+        self.render = render
+        self.deadline = Deadline(world, self._expired)
+        self.awaiting = "head"  # head | body | reply | next
+        self.head_bytes = 0
+
+    # -- connection ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(
+                Failure(
+                    "overloaded",
+                    f"All {self.limits.connections} connections are in use.",
+                    hint="Retry shortly, or reuse connections.",
+                    retry_after_s=1.0,
+                )
+            )
+            return
+        self._wait_for("head", self.limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        cycle = self.cycle
+        super().connection_lost(exc)
+        self.deadline.close()
+        if cycle is not None and cycle.disconnected and cycle.on_gone is not None:
+            cycle.on_gone()
+        for queued, _ in self.pipeline:
+            queued.disconnected = True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.cycle is not None and self.cycle.on_slow is not None:
+            self.cycle.on_slow(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.cycle is not None and self.cycle.on_slow is not None:
+            self.cycle.on_slow(False)
+
+    def data_received(self, data: bytes) -> None:
+        if self.awaiting == "next":
+            self._wait_for("head", self.limits.head_s)
+        if self.awaiting == "head":
+            self.head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(Failure("bad_request", "This server does not switch protocols."))
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if not isinstance(cause, Failure):
+                cause = Failure("bad_request", f"This is not valid HTTP/1.1: {error}.")
+            self._refuse(cause)
+            return
+        if self.awaiting == "head" and self.head_bytes > self.limits.head_bytes:
+            self._refuse(self._head_too_large())
+
+    # -- parser callbacks ----------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= self.limits.headers:
+            raise self._head_too_large()
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        version = parser.get_http_version()
+        url = self.url if self.url.startswith(b"/") else _origin_form(self.url)
+        raw_path, _, query = url.partition(b"?")
+        path = raw_path.decode("ascii", "replace")
+        previous = self.cycle
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "scheme": self.scheme or "http",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.app_state,
+        }
+        cycle = self.cycle = Caller(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self.scope["extensions"] = {"forebay": cycle}  # type: ignore[dict-item]
+        self._wait_for("body", self.limits.body_s)
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            # Pipelined: answered in order, one at a time, nothing read meanwhile.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete or cycle.refusal is not None:
+            return
+        cycle.body += body
+        size = len(cycle.body)
+        if size > self.limits.body_bytes:
+            cycle.refusal = Failure(
+                "body_too_large",
+                f"The body is over {self.limits.body_bytes} bytes.",
+                hint="Send less at once, or raise server.body_bytes.",
+            )
+            cycle.body.clear()
+            cycle.message_event.set()
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        self.awaiting = "reply"
+        self.head_bytes = 0
+        self.deadline.off()
+        cycle = self.cycle
+        if cycle.response_complete or cycle.refusal is not None:
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self.awaiting == "reply":
+            self._wait_for("next", self.limits.keep_alive_s)
+        else:
+            # Answered before the body was complete: what is still coming belongs to nobody.
+            self.transport.close()
+
+    # -- clocks and refusals -------------------------------------------------------------
+
+    def _wait_for(self, what: str, seconds: float) -> None:
+        self.awaiting = what
+        self.deadline.set(self.world.now_ns() + int(seconds * SECOND_NS))
+
+    def _expired(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.awaiting == "head" and self.head_bytes:
+            limit = f"server.head_s is {self.limits.head_s:g} s"
+            self._refuse(Failure("slow_request", f"The request head took too long: {limit}."))
+        elif self.awaiting == "body" and self.cycle is not None:
+            self.cycle.refusal = Failure(
+                "slow_request",
+                f"The body took too long: server.body_s is {self.limits.body_s:g} s.",
+            )
+            self.cycle.message_event.set()
+        else:
+            self.transport.close()
+
+    def _head_too_large(self) -> Failure:
+        return Failure(
+            "headers_too_large",
+            f"The request head is over {self.limits.head_bytes} bytes "
+            f"or {self.limits.headers} headers.",
+        )
+
+    def _refuse(self, failure: Failure) -> None:
+        """Answer without the app, and close: where parsing failed nothing after it counts."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # an earlier reply is under way; this one has no place
+            return
+        body = self.render(failure)
+        head = STATUS_LINE[failure.code.status] + (
+            b"content-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n" % len(body)
+        )
+        if failure.retry_after_s is not None:
+            head += b"retry-after: %d\r\n" % max(1, round(failure.retry_after_s))
+        self.transport.write(head + b"\r\n" + body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(Failure("bad_request", msg))
+
+
+def _origin_form(url: bytes) -> bytes:
+    """`http://host/path?query` as clients send it to a proxy, as `/path?query`."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        return b"/"
+    query = b"?" + parsed.query if parsed.query else b""
+    return (parsed.path or b"/") + query
