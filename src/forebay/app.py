@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import msgspec
 
 from forebay import pipeline
-from forebay.dialects import failures
+from forebay.admission import door
+from forebay.dialects import failures, headers
 from forebay.dialects.endpoints import BY_PATH, Endpoint
 from forebay.errors import Failure
 from forebay.exchange import Dialect, Exchange, Headers
@@ -58,20 +59,22 @@ class App:
         caller: Caller = scope["extensions"]["forebay"]
         world = self.way.world
         client = scope["client"]
+        path = scope["path"]
+        endpoint = _ENDPOINTS.get(path)
+        dialect = endpoint.dialect if endpoint is not None else _guess(scope)
         x = Exchange(
             id=world.new_id("req_"),
             received_ns=world.now_ns(),
             received_wall_ns=world.wall_ns(),
             method=scope["method"],
-            path=scope["path"],
+            path=path,
             query=scope["query_string"].decode("latin-1"),
-            headers=scope["headers"],
+            head=headers.read(scope["headers"], dialect),
+            dialect=dialect,
             peer=client[0] if client is not None else "",
         )
-        path = x.path
-        endpoint = _ENDPOINTS.get(path)
         if endpoint is not None and x.method == "POST":
-            x.endpoint, x.dialect = endpoint.name, endpoint.dialect
+            x.endpoint = endpoint.name
             await pipeline.handle(self.way, endpoint, x, caller)
         elif path.startswith(_PASSTHROUGH):
             x.endpoint = "passthrough"
@@ -82,7 +85,6 @@ class App:
             await self._other(x, endpoint, caller)
 
     async def _other(self, x: Exchange, endpoint: Endpoint | None, caller: Caller) -> None:
-        x.dialect = _dialect_of(x)
         try:
             if endpoint is not None:
                 raise Failure("method_not_allowed", f"{x.path} takes POST, not {x.method[:20]}.")
@@ -98,10 +100,10 @@ class App:
                 case "/metrics":
                     status, kind, body = 200, _TEXT, (await self.control.metrics()).encode()
                 case "/v1/models" | "/models":
-                    pipeline.identify(self.way, x)
+                    door.identify(self.way.keyring, self.way.keys_required, x)
                     status, kind, body = 200, _JSON, self._models(x.dialect)
                 case path if path.startswith(("/v1/models/", "/models/")):
-                    pipeline.identify(self.way, x)
+                    door.identify(self.way.keyring, self.way.keys_required, x)
                     name = path.partition("models/")[2]
                     status, kind, body = 200, _JSON, self._model(name, x.dialect)
                 case _:
@@ -157,10 +159,11 @@ def refusal(failure: Failure) -> bytes:
     return failures.whole(failure, "openai", "")
 
 
-def _dialect_of(x: Exchange) -> Dialect:
-    if x.path.startswith("/v1/messages"):
+def _guess(scope: Scope) -> Dialect:
+    """Which dialect a caller of no endpoint speaks."""
+    if scope["path"].startswith("/v1/messages"):
         return "anthropic"
-    if any(name == b"anthropic-version" for name, _ in x.headers):
+    if any(name == b"anthropic-version" for name, _ in scope["headers"]):
         return "anthropic"
     return "openai"
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 from forebay.admission.keys import Keyring
-from forebay.config import Forebay
+from forebay.config import LOCAL_NAMES, Forebay
+from forebay.inference.local import Served
 from forebay.observe.recorder import Recorder
 from forebay.pipeline import Way
 from forebay.providers import OpenAI, Provider
@@ -26,18 +27,28 @@ class DataPlane(msgspec.Struct):
     recorder: Recorder
     _config: Forebay
 
-    def local(self, name: str, base_url: str, api_key: str, models: list[str]) -> None:
+    def local(self, served: Served) -> None:
         """A model server on this machine came up, perhaps on another port than before."""
         catalogue = self.way.catalogue
+        facts = ModelFacts(
+            context_tokens=served.context,
+            max_output_tokens=served.max_output,
+            tools=served.tools,
+            images=served.images,
+        )
         settings = OpenAI(
-            base_url=base_url,
-            api_key=api_key,
+            base_url=served.base_url,
+            api_key=served.api_key,
             proxy="off",
             prices="",
-            models=dict.fromkeys(models, ModelFacts()),
+            models=dict.fromkeys(served.models, facts),
         )
-        before = catalogue.providers.get(name)
-        catalogue.providers[name] = settings.build(name, self.way.world)
+        provider = settings.build(served.name, self.way.world)
+        kinds = {"embeddings"} if served.dimensions else {"chat"}
+        provider.restrict(kinds)
+        before = catalogue.providers.get(served.name)
+        catalogue.providers[served.name] = provider
+        catalogue.expected.discard(served.name)
         catalogue.refresh()
         if before is not None:
             before.target.close()
@@ -62,7 +73,11 @@ def data_plane(
         world=world,
         keyring=Keyring(pepper),
         keys_required=config.keys.loopback == "required",
-        catalogue=Catalogue(build_providers(config, world), config.names()),
+        catalogue=Catalogue(
+            build_providers(config, world),
+            config.names(),
+            frozenset(LOCAL_NAMES if config.local.enabled else ()),
+        ),
         cache=config.caches.exact.build(),
         prices=PriceTable(),
         timeouts=config.timeouts,

@@ -29,6 +29,8 @@ from forebay.routing.attempt import Timeouts
 from forebay.routing.catalogue import Model
 from forebay.wire.server import ServerLimits
 
+#: Providers that the local models stand as.
+LOCAL_NAMES = ("local", "local-embeddings")
 #: Files looked for, in this order, where none is named.
 FILES = ("forebay.yaml", "forebay.yml")
 
@@ -208,9 +210,7 @@ def _expand(tree: Any, environ: Mapping[str, str], path: str, where: str) -> Any
     return _VARIABLE.sub(value, tree)
 
 
-def _from_environment(
-    forebay: Forebay, environ: Mapping[str, str]
-) -> dict[str, ProviderSettings]:
+def _from_environment(forebay: Forebay, environ: Mapping[str, str]) -> dict[str, ProviderSettings]:
     found: dict[str, ProviderSettings] = {}
     if key := environ.get("OPENAI_API_KEY"):
         found["openai"] = OpenAI(
@@ -240,7 +240,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 def _check(forebay: Forebay, where: str) -> None:
     """What types can't say."""
     for name, settings in forebay.providers.items():
-        if not _NAME.fullmatch(name) or name == "local":
+        if not _NAME.fullmatch(name) or name in LOCAL_NAMES:
             raise _failure(
                 f"{where}: providers.{name} is no name for a provider.",
                 hint="Use letters, digits, dot, dash, underscore; `local` is taken.",
@@ -250,7 +250,7 @@ def _check(forebay: Forebay, where: str) -> None:
                 settings.url()
             except Failure as failure:
                 raise _failure(f"{where}: providers.{name}: {failure}") from None
-    known = {*forebay.providers, "local"}
+    known = {*forebay.providers, *LOCAL_NAMES}
     for name, model in forebay.names().items():
         provider, _, rest = model.target.partition("/")
         if provider not in known or not rest:

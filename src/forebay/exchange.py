@@ -22,6 +22,19 @@ Headers = list[tuple[bytes, bytes]]
 Splice = tuple[int, int, bytes]
 
 
+class Head(msgspec.Struct):
+    """A request's headers, sorted once by what they mean (`dialects.headers.read`)."""
+
+    #: headers the gateway looks at itself, by name
+    single: dict[bytes, bytes] = msgspec.field(default_factory=dict)
+    #: those that go to a provider of the caller's dialect
+    up: Headers = msgspec.field(default_factory=list)
+    #: those a record keeps; nothing that grants access
+    recorded: Headers = msgspec.field(default_factory=list)
+    repeated: bytes = b""  # a header of `single` that came twice
+    proxied: bytes = b""  # one that only a proxy adds
+
+
 class Tenant(msgspec.Struct, frozen=True, gc=False):
     """Who is asking. The tenant of every cache and record is the project."""
 
@@ -42,6 +55,7 @@ class Ask(msgspec.Struct):
     include_usage: bool = False
     #: temperature 0 or a fixed seed with it: the same request may be given the same answer
     deterministic: bool = False
+    images: bool = False  # an image is among the input
     #: upper bound on output tokens, None where the caller set none
     max_output_tokens: int | None = None
     #: upper bound of input tokens (UTF-8 bytes of all text + a constant a message)
@@ -108,7 +122,7 @@ class Exchange(msgspec.Struct):
     method: str
     path: str
     query: str
-    headers: Headers
+    head: Head
     peer: str  # address of the caller, "" on a Unix socket
     endpoint: str = ""  # name in dialects.ENDPOINTS
     dialect: Dialect = "openai"

@@ -11,49 +11,76 @@ and, where it sends a body, the JSON content type that makes a browser ask first
 import ipaddress
 import re
 
+from forebay.admission.keys import PREFIX, Keyring
 from forebay.errors import Failure
-from forebay.exchange import Headers
+from forebay.exchange import Exchange, Head, Tenant
 
-_PROXIED = frozenset(
-    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
-)
-_PROXIED_PREFIX = b"x-forwarded-"
 _HOST = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[^:/?#@]*)(?::\d{1,5})?$")
 
 
-def check(peer: str, method: str, headers: Headers) -> None:
-    """Raises Failure (missing_key, foreign_origin, bad_content_type) where a key is needed.
+_NO_KEY = Tenant()
+_OURS = PREFIX.encode()
 
-    Sync, ~2 µs.
+#: Host and Origin values found to be local; nearly every request sends one of a few.
+_local: set[bytes] = set()
+_MAX_LOCAL = 256
+
+
+def identify(keyring: Keyring, required: bool, x: Exchange) -> Tenant:
+    """Whose request it is. Raises Failure. Sync, ~2 µs.
+
+    Where no key is needed, whatever an SDK sends as one is ignored (they always send
+    something), unless it is a good one of ours: then it says whose request this is.
     """
-    if not is_loopback(peer):
-        raise Failure(
-            "missing_key",
-            "This gateway needs a key.",
-            hint="Send `Authorization: Bearer fb_…` (or x-api-key); `forebay keys create` makes one.",
-        )
-    host: bytes | None = None
-    content_type = b""
-    for name, value in headers:
-        if name == b"host":
-            if host is not None:
-                raise Failure("bad_request", "The request has two Host headers.")
-            host = value
-        elif name == b"content-type":
-            content_type = value
-        elif name == b"origin":
-            if not _local_origin(value):
-                raise _foreign("Origin", value)
-        elif name in _PROXIED or name.startswith(_PROXIED_PREFIX):
-            raise _foreign(name.decode("latin-1"), value)
-    if host is not None and not is_local_name(host.decode("latin-1")):
-        raise _foreign("Host", host)
-    if method in ("POST", "PUT", "PATCH") and not _is_json(content_type):
-        raise Failure(
-            "bad_content_type",
-            f"The content type is {content_type.decode('latin-1')!r}, not application/json.",
-            hint="Send `Content-Type: application/json`, or use a key.",
-        )
+    single = x.head.single
+    secret = single.get(b"authorization", b"")
+    if secret[:7].lower() == b"bearer ":
+        secret = secret[7:].strip()
+    else:
+        secret = (single.get(b"x-api-key") or single.get(b"api-key") or b"").strip()
+    if not required and is_loopback(x.peer):
+        if not secret.startswith(_OURS):
+            check(x.method, x.head)
+            return _NO_KEY
+        try:
+            return keyring.identify(secret, x.received_wall_ns)
+        except Failure:
+            check(x.method, x.head)
+            return _NO_KEY
+    return keyring.identify(secret, x.received_wall_ns)
+
+
+def check(method: str, head: Head) -> None:
+    """Raises Failure (foreign_origin, bad_content_type, bad_request) where a key is needed.
+
+    Sync, ~0.5 µs.
+    """
+    if head.repeated == b"host":
+        raise Failure("bad_request", "The request has two Host headers.")
+    if head.proxied:
+        raise _foreign(head.proxied.decode("latin-1"), b"")
+    single = head.single
+    if (host := single.get(b"host")) is not None and host not in _local:
+        if not is_local_name(host.decode("latin-1")):
+            raise _foreign("Host", host)
+        _remember(host)
+    if (origin := single.get(b"origin")) is not None and origin not in _local:
+        if not _local_origin(origin):
+            raise _foreign("Origin", origin)
+        _remember(origin)
+    if method in ("POST", "PUT", "PATCH"):
+        content_type = single.get(b"content-type", b"")
+        if content_type != b"application/json" and not _is_json(content_type):
+            raise Failure(
+                "bad_content_type",
+                f"The content type is {content_type.decode('latin-1')!r}, not application/json.",
+                hint="Send `Content-Type: application/json`, or use a key.",
+            )
+
+
+def _remember(value: bytes) -> None:
+    if len(_local) < _MAX_LOCAL:
+        _local.add(value)
 
 
 def is_loopback(address: str) -> bool:
@@ -96,9 +123,10 @@ def _is_json(content_type: bytes) -> bool:
 
 
 def _foreign(name: str, value: bytes) -> Failure:
+    shown = f" {value[:80].decode('latin-1')!r}" if value else ""
     return Failure(
         "foreign_origin",
-        f"Without a key this gateway answers local programs only; the request has "
-        f"{name}: {value[:80].decode('latin-1')!r}.",
+        "Without a key this gateway answers local programs only; the request came with "
+        f"{name}{shown}.",
         hint="Send a key: `forebay keys create` makes one.",
     )

@@ -21,10 +21,12 @@ from collections import OrderedDict
 import msgspec
 
 from forebay.dialects import stitch
-from forebay.exchange import Exchange, Headers
+from forebay.errors import Failure
+from forebay.exchange import Exchange, Head, Headers
 from forebay.schema.usage import Usage
 from forebay.wire.clock import SECOND_NS
 from forebay.wire.members import Members
+from forebay.world import World
 
 _DELIVERY = frozenset({"stream", "stream_options"})
 #: Bookkeeping per entry beside the bytes of its forms: key, slots, lists (sys.getsizeof).
@@ -33,6 +35,9 @@ ENTRY_OVERHEAD = 700
 #: Stands where an id will be. Random for each process: no answer can contain it by design.
 _ID_MARK = "id-" + secrets.token_hex(16)
 _ID_BYTES = _ID_MARK.encode()
+
+
+_ID_PREFIX = {"chat": "chatcmpl-", "messages": "msg_"}
 
 
 class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,14 +89,18 @@ class Entry:
         self.expires_ns = 0
         self.size = len(body) + ENTRY_OVERHEAD
 
-    def form(self, stream: bool, include_usage: bool, new_id: str) -> bytes:
-        """The answer as JSON or as a stream, under a fresh id. Sync, ~1 µs; the first time in
-        a form, as long as its conversion takes (~50 µs for 2 KB)."""
+    def form(self, stream: bool, include_usage: bool, world: World) -> tuple[bytes, str]:
+        """The answer as JSON or as a stream, and the fresh id it carries ("" where answers of
+        its kind have none). Sync, ~1 µs; the first time in a form, as long as its conversion
+        takes (~50 µs for 2 KB)."""
         pieces = self._forms.get((stream, include_usage))
         if pieces is None:
             pieces = self._cut(stream, include_usage)
             self._forms[stream, include_usage] = pieces
-        return pieces[0] if len(pieces) == 1 else new_id.encode().join(pieces)
+        if len(pieces) == 1:
+            return pieces[0], ""
+        new_id = world.new_id(_ID_PREFIX[self._endpoint])
+        return new_id.encode().join(pieces), new_id
 
     def _cut(self, stream: bool, include_usage: bool) -> list[bytes]:
         body = self._body
@@ -155,24 +164,40 @@ class ExactCache:
         self.held_bytes -= self._entries.pop(key).size
 
 
+def wish_of(head: Head) -> str:
+    """What the caller asks of the cache: on, off, refresh, or "" for the default.
+
+    Raises Failure(bad_request).
+    """
+    wish = head.single.get(b"x-forebay-cache")
+    if wish is None:
+        return ""
+    text = wish.strip().lower().decode("latin-1")
+    if text not in ("on", "off", "refresh"):
+        raise Failure(
+            "bad_request",
+            f"x-forebay-cache is {text[:40]!r}.",
+            hint="It can be on, off or refresh.",
+            param="x-forebay-cache",
+        )
+    return text
+
+
 def key_of(x: Exchange, members: Members, target: str, headers: Headers) -> bytes:
     """What makes two requests the same: 32 bytes. Sync, ~6 µs for 5 KB.
 
     `target` names provider and model; `headers` are those that go to the provider, which may
-    change the answer (`anthropic-beta`). Parts are length-prefixed, so that no two different
-    requests are the same bytes.
+    change the answer (`anthropic-beta`). Parts are joined by NUL, which none of them can
+    hold, so that no two different requests are the same bytes.
     """
-    parts = [
-        x.tenant.team.encode(),
-        x.tenant.project.encode(),
-        x.endpoint.encode(),
-        target.encode(),
-    ]
-    for name, value in sorted(headers):
-        parts += (name, value)
+    tenant = x.tenant
+    parts = [f"{tenant.team}\0{tenant.project}\0{x.endpoint}\0{target}".encode()]
+    for header in sorted(headers):
+        parts += header
+    parts.append(b"")  # no header has an empty name: here the members begin
     raw = members.raw
-    for member in sorted(raw):
-        if member not in _DELIVERY:
-            parts += (member.encode(), bytes(raw[member]))
-    sizes = ",".join([str(len(part)) for part in parts])
-    return hashlib.sha256(b"".join([sizes.encode(), b"\n", *parts])).digest()
+    for name in sorted(raw):
+        if name not in _DELIVERY:
+            # A decoded name may hold anything; its JSON spelling holds no NUL.
+            parts += (name.encode() if name.isalnum() else repr(name).encode(), raw[name])
+    return hashlib.sha256(b"\0".join(parts)).digest()

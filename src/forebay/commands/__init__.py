@@ -16,4 +16,7 @@ VERBS = (
     ("check", "add"),
     ("schema", "add_schema"),
     ("keys", "add"),
+    ("models", "add"),
+    ("sim", "add"),
+    ("bench", "add"),
 )

@@ -88,7 +88,7 @@ def _print_json(ports: Ports, admin_key: str | None) -> None:
 
 def _print_banner(loaded: Loaded, ports: Ports, admin_key: str | None) -> None:
     out = Console(highlight=False, soft_wrap=True)
-    model = next(iter(loaded.forebay.models), "local/smollm2")
+    model = next(iter(loaded.forebay.models), "local/smollm2-135m-instruct")
     providers = list(loaded.forebay.providers)
     out.print()
     out.print(f"  [bold]Forebay is up.[/]  base URL  [bold]{ports.gateway}[/]")

@@ -1,6 +1,5 @@
-class Console:
-    def __init__(self, *args, **kwargs): ...
+"""The operators' web pages: traces, and one trace to the byte. Server-rendered, no script."""
 
-    async def __call__(self, scope, receive, send):
-        await send({"type": "http.response.start", "status": 501, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+from forebay.console.app import Console
+
+__all__ = ["Console"]

@@ -100,6 +100,7 @@ def read_chat(members: Members) -> Ask:
         stream=bool(body.stream),
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         deterministic=body.temperature == 0,
+        images=_any_part(body.messages, "image_url"),
         max_output_tokens=body.max_completion_tokens or body.max_tokens,
         input_tokens_bound=size + TOKENS_PER_MESSAGE * len(body.messages),
         input_tokens_estimate=size // BYTES_PER_TOKEN,
@@ -117,6 +118,7 @@ def read_messages(members: Members) -> Ask:
         model=body.model,
         stream=bool(body.stream),
         deterministic=body.temperature == 0,
+        images=_any_part(body.messages, "image"),
         max_output_tokens=body.max_tokens,
         input_tokens_bound=size + TOKENS_PER_MESSAGE * (len(body.messages) + 1),
         input_tokens_estimate=size // BYTES_PER_TOKEN,
@@ -180,10 +182,19 @@ def invalid(error: msgspec.ValidationError) -> Failure:
     return Failure("bad_request", f"{match[1]} at `{path}`.", param=path)
 
 
+def _any_part(messages: list[_Message], kind: str) -> bool:
+    for message in messages:
+        if isinstance(message.content, list):
+            for part in message.content:
+                if part.type == kind:
+                    return True
+    return False
+
+
 def _size(members: Members, *names: str) -> int:
-    spans = members.spans
+    raw = members.raw
     total = 0
     for name in names:
-        if (span := spans.get(name)) is not None:
-            total += span[2] - span[1]
+        if (value := raw.get(name)) is not None:
+            total += len(value)
     return total

@@ -16,6 +16,7 @@ import msgspec
 
 from forebay.dialects.translation import Finding, StreamTranslation
 from forebay.dialects.usage import (
+    newer,
     usage_from_chat,
     usage_from_embeddings,
     usage_from_messages,
@@ -165,9 +166,9 @@ class _ChatStream(_Watcher):
 
 def _with_usage(members: Members) -> bytes:
     raw = members.raw.get("stream_options")
-    if raw is None or bytes(raw) == b"null":
+    if raw is None or raw == b"null":
         return b'{"include_usage":true}'
-    options = top.parse(bytes(raw))
+    options = top.parse(raw)
     return top.apply(options.body, options.edits({"include_usage": b"true"}))
 
 
@@ -250,8 +251,7 @@ class _MessagesStream(_Watcher):
             case "error":
                 finding.error = error_text(body.get("error"))
         if isinstance(usage, dict):
-            # Cumulative counts: a later one replaces, a missing one stays.
-            self._usage.update({k: v for k, v in usage.items() if v is not None})
+            self._usage = newer(self._usage, usage)
             finding.usage = usage_from_messages(self._usage) or finding.usage
 
 

@@ -15,7 +15,7 @@ reasoned than was written) is no report: None, and the gateway's own estimate st
 as one. A wrong number that looks like a fact would be billed.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ from forebay.schema.usage import Usage
 
 #: No context window is anywhere near; above it a count is a bug or a lie.
 MAX_TOKENS = 10**9
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 Report = msgspec.Raw | bytes | dict[str, Any] | None
 
@@ -33,8 +34,46 @@ class _Implausible(Exception):
     pass
 
 
+class _ChatDetails(msgspec.Struct, gc=False):
+    cached_tokens: _Count | None = 0
+    cache_write_tokens: _Count | None = 0
+    reasoning_tokens: _Count | None = 0
+
+
+class _ChatCounts(msgspec.Struct, gc=False):
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _ChatDetails | None = None
+    completion_tokens_details: _ChatDetails | None = None
+    prompt_cache_hit_tokens: _Count = 0
+
+
+_chat_counts = msgspec.json.Decoder(_ChatCounts).decode
+_NO_DETAILS = _ChatDetails()
+
+
+def _ordinary(report: msgspec.Raw | bytes) -> Usage | None:
+    """The report that nearly every server sends, in one decode: ~0.7 µs. None for others."""
+    try:
+        counts = _chat_counts(report)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    prompt, output = counts.prompt_tokens, counts.completion_tokens
+    if prompt + output != counts.total_tokens or counts.prompt_cache_hit_tokens:
+        return None
+    inside = counts.prompt_tokens_details or _NO_DETAILS
+    cached, written = inside.cached_tokens or 0, inside.cache_write_tokens or 0
+    reasoning = (counts.completion_tokens_details or _NO_DETAILS).reasoning_tokens or 0
+    if cached + written > prompt or reasoning > output:
+        return None
+    return Usage(prompt - cached - written, cached, written, output, reasoning)
+
+
 def usage_from_chat(report: Report) -> Usage | None:
-    """The `usage` of a chat completion or of a chunk. Sync, ~2 µs."""
+    """The `usage` of a chat completion or of a chunk. Sync, ~1 µs; 3 µs for odd ones."""
+    if isinstance(report, msgspec.Raw | bytes) and (usage := _ordinary(report)) is not None:
+        return usage
     try:
         counts = _object(report)
         _demand(counts, "prompt_tokens", "completion_tokens")

@@ -182,6 +182,24 @@ class Reader:
                 raise Failure("internal", f"The record of {line.id} is damaged: {error}.") from None
         raise _content_gone(line)
 
+    def records(self, lines: list[Line]) -> list[Record | None]:
+        """The records behind lines, None where one is gone or damaged. Lines that lie together
+        are read together, so those of a page cost a few blocks."""
+        found: list[Record | None] = []
+        block: tuple[Block, list[memoryview]] | None = None
+        for line in lines:
+            if block is None or not 0 <= line.n - block[0].first < block[0].count:
+                try:
+                    block = self._block(line.n)
+                except (FileNotFoundError, segments.Damaged):
+                    found.append(None)
+                    continue
+            try:
+                found.append(decode(block[1][line.n - block[0].first]))
+            except msgspec.MsgspecError:
+                found.append(None)
+        return found
+
     def trace(self, wanted: str) -> Record:
         """The record of `find(wanted)`. Raises Failure."""
         return self.record(self.find(wanted))
@@ -266,6 +284,11 @@ class Reader:
         return [n for (n,) in found]
 
     def _read(self, n: int) -> Record:
+        block, held = self._block(n)
+        return decode(held[n - block.first])
+
+    def _block(self, n: int) -> tuple[Block, list[memoryview]]:
+        """The block of a trace, and its records. Raises FileNotFoundError, Damaged."""
         found = (
             self._connection()
             .execute(
@@ -280,7 +303,7 @@ class Reader:
             raise FileNotFoundError
         block = Block(*found[1:])
         payload = segments.read(self.folder / found[0], block)
-        return decode(segments.unpack(payload, block.count)[n - block.first])
+        return block, segments.unpack(payload, block.count)
 
     def _distinct(self, column: str) -> list[str]:
         """The values of an indexed column, by jumps from each to the next."""

@@ -10,7 +10,6 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 
-from forebay.dialects import headers
 from forebay.exchange import Attempt, Capture, Chunks, Exchange
 from forebay.observe.record import VERSION, AttemptRecord, Body, Record, Splice, encode
 from forebay.world import World
@@ -117,7 +116,7 @@ def record(x: Exchange, capture: Capture, config_version: str, worker: int) -> R
         query=x.query,
         endpoint=x.endpoint,
         dialect=x.dialect,
-        headers=headers.recorded(x.headers),
+        headers=x.head.recorded,
         body=_bytes(x.body, capture),
         model=ask.model if ask is not None else "",
         stream=ask.stream if ask is not None else False,

@@ -26,6 +26,7 @@ from forebay.admission.keys import Keyring
 from forebay.assemble import build_providers
 from forebay.console import Console
 from forebay.errors import Failure
+from forebay.inference.local import Served
 from forebay.observe.metrics import Metrics
 from forebay.observe.record import decode
 from forebay.observe.upkeep import Retention
@@ -36,7 +37,6 @@ from forebay.processes.link import (
     SNAPSHOT,
     WANTED,
     Line,
-    LocalModel,
     Snapshot,
     encode_snapshot,
     unpack_records,
@@ -103,7 +103,7 @@ class BackOffice:
         elif kind == WANTED:
             self.world.spawn(self._price(_decode_wanted(payload)), "price")
         elif kind == SNAPSHOT:  # the supervisor: a local model came up
-            self.snapshot.local = msgspec.msgpack.decode(payload, type=list[LocalModel])
+            self.snapshot.local = msgspec.msgpack.decode(payload, type=list[Served])
             self.tell(Snapshot(local=self.snapshot.local))
 
     def tell(self, change: Snapshot) -> None:
@@ -246,6 +246,7 @@ async def serve(args: argparse.Namespace) -> None:
 
     console = Console(
         data / "traces",
+        world,
         auth=lambda secret: office.keyring.is_admin(secret.encode(), world.wall_ns()),
         hosts=loaded.forebay.admin.hosts,
     )

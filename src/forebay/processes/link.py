@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from forebay.admission.keys import KeyRow
+from forebay.inference.local import Served
 from forebay.schema.usage import Rates
 from forebay.world import World
 
@@ -33,15 +34,6 @@ _LENGTH = struct.Struct("<I")
 RECONNECT_S = 0.25
 
 
-class LocalModel(msgspec.Struct, frozen=True, array_like=True):
-    """A model server on this machine that is up."""
-
-    name: str  # of the provider it stands for
-    base_url: str
-    api_key: str
-    models: list[str]
-
-
 class Snapshot(msgspec.Struct, array_like=True):
     """Everything a worker works with that can change while it runs. None: as before."""
 
@@ -49,7 +41,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     discovered: dict[str, list[str]] | None = None
     listed: dict[str, list[str]] | None = None
     rates: list[tuple[str, str, Rates | None]] | None = None
-    local: list[LocalModel] | None = None
+    local: list[Served] | None = None
 
 
 encode_snapshot = msgspec.msgpack.Encoder().encode

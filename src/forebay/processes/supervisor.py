@@ -25,9 +25,9 @@ from forebay.admission.door import is_loopback
 from forebay.admission.key_store import KeyStore
 from forebay.config import Loaded
 from forebay.errors import Failure
-from forebay.inference.local import LocalServer, servers
+from forebay.inference.local import LocalServer, Served, servers
 from forebay.processes.child import Child, Facts
-from forebay.processes.link import SNAPSHOT, Line, LocalModel
+from forebay.processes.link import SNAPSHOT, Line
 from forebay.world import RealWorld
 
 WORKER_GRACE_S = 30.0
@@ -58,7 +58,7 @@ class Supervisor:
         self._link = self._run_dir / "office.sock"
         self._lock = _lock(data)
         self._office: Child | None = None
-        self._local: dict[str, LocalModel] = {}
+        self._local: dict[str, Served] = {}
         self._sockets: list[socket.socket] = []
 
     async def start(self) -> Ports:

@@ -83,8 +83,8 @@ def apply(plane: DataPlane, snapshot: Snapshot) -> None:
         way.catalogue.load(snapshot.discovered or {}, snapshot.listed or {})
     if snapshot.rates is not None:
         way.prices.load({(provider, model): rates for provider, model, rates in snapshot.rates})
-    for local in snapshot.local or ():
-        plane.local(local.name, local.base_url, local.api_key, local.models)
+    for served in snapshot.local or ():
+        plane.local(served)
 
 
 async def serve(args: argparse.Namespace) -> None:

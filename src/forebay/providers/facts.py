@@ -30,19 +30,27 @@ class Facts(msgspec.Struct, frozen=True):
     #: whole answer anyway, so it is read to its end for its usage (Bedrock: litellm PR#36008)
     on_cancel: Literal["close", "drain"] = "close"
     prompt_cache: PromptCache | None = None
+    #: what it calls the limit on a chat answer's tokens; OpenAI's reasoning models refuse the
+    #: older `max_tokens`, most servers of its dialect know nothing else
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    #: its list of models is complete: other names are refused, not forwarded
+    closed: bool = False
     #: endpoints (names in dialects.ENDPOINTS) it has in its own dialect
     endpoints: frozenset[str] = frozenset()
 
 
-class ModelFacts(msgspec.Struct, frozen=True):
+class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one model can take and give; None where nobody said."""
 
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     prefill: bool | None = None  # None: as its provider
+    tools: bool | None = None
+    images: bool | None = None
 
 
 OPENAI = Facts(
+    limit_name="max_completion_tokens",
     prompt_cache=PromptCache("automatic", minimum_tokens=1024, step_tokens=128, ttl_s=300),
     endpoints=frozenset({"chat", "responses", "embeddings"}),
 )

@@ -84,6 +84,12 @@ class Provider:
         """The provider's own name of a model."""
         return self.address.aliases.get(model, model)
 
+    def restrict(self, endpoints: set[str]) -> None:
+        """Known to serve these alone, and no model but those in its settings."""
+        paths = {name: path for name, path in self.address.paths.items() if name in endpoints}
+        self.address = msgspec.structs.replace(self.address, paths=paths)
+        self.facts = msgspec.structs.replace(self.facts, endpoints=frozenset(paths), closed=True)
+
     def serves(self, endpoint: str) -> bool:
         return endpoint in self.address.paths
 

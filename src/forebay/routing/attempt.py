@@ -10,7 +10,7 @@ import msgspec
 from forebay.dialects import failures
 from forebay.dialects.translation import Finding
 from forebay.errors import Failure
-from forebay.exchange import Attempt, Chunks, Exchange, Headers, Splice
+from forebay.exchange import Ask, Attempt, Chunks, Exchange, Headers, Splice
 from forebay.providers import Provider
 from forebay.providers.prices import PriceTable
 from forebay.schema.usage import Usage
@@ -149,6 +149,19 @@ def refused(
     return failure.code.status, failures.whole(failure, x.dialect, x.id), failure
 
 
+def unfinished(finding: Finding, provider: str) -> Failure | None:
+    """Why a stream that ended is no success; None where it is one."""
+    if finding.error is not None:
+        return Failure("provider_error", finding.error, provider=provider)
+    if finding.finish_reason is None:
+        return Failure(
+            "truncated",
+            f"The provider {provider} ended its answer without a finish reason.",
+            provider=provider,
+        )
+    return None
+
+
 def _is_error(body: bytes) -> bool:
     try:
         return "error" in msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -157,11 +170,25 @@ def _is_error(body: bytes) -> bool:
 
 
 def account(
-    attempt: Attempt, finding: Finding, estimate: Usage, prices: PriceTable, provider: Provider
+    attempt: Attempt,
+    finding: Finding,
+    ask: Ask,
+    size: int,
+    prices: PriceTable,
+    provider: Provider,
 ) -> None:
-    """What the attempt used and cost; the estimate stands where the provider said nothing."""
+    """What the attempt used and cost.
+
+    Where the provider reported nothing, an estimate stands and says so: for a whole answer
+    from its `size` in bytes, for a stream (size 0) from its content events, in each of which
+    servers send one to four tokens.
+    """
     attempt.finish_reason = finding.finish_reason
     attempt.model_reported = finding.model
-    attempt.usage = finding.usage or estimate
+    attempt.usage = finding.usage or Usage(
+        input_tokens=ask.input_tokens_estimate,
+        output_tokens=size // 4 if size else finding.progress,
+        estimated=True,
+    )
     rates = prices.rates(provider.prices, attempt.model)
     attempt.cost_nusd = rates.cost_nusd(attempt.usage) if rates is not None else None

@@ -16,8 +16,9 @@ import difflib
 import msgspec
 
 from forebay.errors import Failure
-from forebay.exchange import Capture
+from forebay.exchange import Capture, Headers
 from forebay.providers import Provider
+from forebay.providers.facts import ModelFacts
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,11 +40,22 @@ class Route(msgspec.Struct, frozen=True):
     why: str
     capture: Capture | None = None
     cache: bool = True
+    #: what the model is known to take and give; None: nothing
+    facts: ModelFacts | None = None
+    #: what replies tell of it
+    told: Headers = []
 
 
 class Catalogue:
-    def __init__(self, providers: dict[str, Provider], names: dict[str, Model]) -> None:
+    def __init__(
+        self,
+        providers: dict[str, Provider],
+        names: dict[str, Model],
+        expected: frozenset[str] = frozenset(),
+    ) -> None:
         self.providers = providers
+        #: providers that are still starting: local models
+        self.expected = set(expected) - providers.keys()
         self.names = names
         #: models each provider is known to have, beside those in its settings
         self._listed: dict[str, list[str]] = {}
@@ -75,9 +87,24 @@ class Catalogue:
         route = self._routes.get(asked)
         if route is None:
             route = self._find(asked)
+            facts = route.provider.models.get(route.model)
+            if facts is None and route.provider.facts.closed:
+                raise self._unknown(asked)
+            route = msgspec.structs.replace(route, facts=facts, told=_told(route))
             if len(self._routes) < 10_000:  # callers choose the names
                 self._routes[asked] = route
         return route
+
+    def provider(self, name: str) -> Provider:
+        """By its name in the config. Raises Failure(unknown_path)."""
+        try:
+            return self.providers[name]
+        except KeyError:
+            raise Failure(
+                "unknown_path",
+                f"No provider is named {name[:80]!r}.",
+                hint=f"Configured: {', '.join(self.providers) or 'none'}.",
+            ) from None
 
     def models(self) -> list[tuple[str, str]]:
         """What callers can ask for, as (name, provider): configured and discovered."""
@@ -103,6 +130,13 @@ class Catalogue:
     def _direct(self, asked: str) -> Route | None:
         name, slash, model = asked.partition("/")
         provider = self.providers.get(name)
+        if provider is None and name in self.expected and model:
+            raise Failure(
+                "overloaded",
+                f"The local model server {name!r} is not up yet.",
+                hint="It loads within seconds; `forebay up` says why if it can't.",
+                retry_after_s=1.0,
+            )
         if provider is None or not slash or not model:
             return None
         return Route(provider, provider.wire_model(model), "direct")
@@ -124,3 +158,19 @@ class Catalogue:
                 f"{', '.join(self.providers)}; GET /v1/models lists more."
             )
         return Failure("unknown_model", f"No model is named {shown}.", hint=hint, param="model")
+
+
+def _told(route: Route) -> Headers:
+    """Made once for each name. Callers choose names: no control character gets through."""
+    facts = (
+        (b"x-forebay-model", route.model),
+        (b"x-forebay-provider", route.provider.name),
+        (b"x-forebay-route", route.why),
+    )
+    return [
+        (
+            name,
+            "".join(c if c.isprintable() else "?" for c in text[:200]).encode("latin-1", "replace"),
+        )
+        for name, text in facts
+    ]

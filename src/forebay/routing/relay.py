@@ -66,6 +66,13 @@ class Relay:
         if out:
             self._send(out, now)
 
+    def slow(self, slow: bool) -> None:
+        """The caller fell behind, or caught up."""
+        if slow:
+            self._call.pause()
+        else:
+            self._call.resume()
+
     def rest(self) -> None:
         """The provider's stream has ended: send what was still held. Raises Failure."""
         if out := self._stream.finish():

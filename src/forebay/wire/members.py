@@ -17,9 +17,6 @@ import msgspec
 
 from forebay.errors import Failure
 
-#: Deepest nesting accepted, far above any tool schema seen; json in C recurses on the stack.
-MAX_DEPTH = 128
-
 Splice = tuple[int, int, bytes]
 """Replace body[start:end] by the bytes."""
 
@@ -30,45 +27,44 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"[ \t\r\n]*(" + _STRING + rb")[ \t\r\n]*:[ \t\r\n]*")
 _NEXT = re.compile(rb"[ \t\r\n]*([,}])")
 _OPEN = re.compile(rb"[ \t\r\n]*\{")
-# A string without an end takes the rest: else each of its quotes would be tried as a beginning.
-_DEPTH_TOKEN = re.compile(_STRING + rb"?|[\[{]|[\]}]")
 
-
-Span = tuple[int, int, int]
-"""Where a member's key begins, where its value begins and ends."""
+Span = tuple[int, int]
+"""Where a member's value begins and ends."""
 
 
 class Members:
-    """A decoded top level: `raw[name]` is a member's bytes, `spans[name]` where it stands."""
+    """A decoded top level: `raw[name]` is a member's bytes, in the body's order."""
 
-    __slots__ = ("body", "close", "raw", "spans")
+    __slots__ = ("_close", "_spans", "body", "raw")
 
-    def __init__(
-        self, body: bytes, raw: dict[str, msgspec.Raw], spans: dict[str, Span], close: int
-    ) -> None:
+    def __init__(self, body: bytes, raw: dict[str, bytes]) -> None:
         self.body = body
         self.raw = raw
-        self.spans = spans
-        self.close = close  # where the closing brace stands
+        self._spans: dict[str, Span] = {}
+        self._close = -1  # where the closing brace stands; -1: the body has no white space
 
     def edits(self, changes: Mapping[str, bytes]) -> list[Splice]:
         """Splices that set members to new JSON values; absent ones are added at the end."""
+        if not changes:
+            return []
+        if self._close < 0:
+            self._spans, self._close = _tile(self.raw)
         splices: list[Splice] = []
         added = b""
         for name, value in changes.items():
-            if (span := self.spans.get(name)) is not None:
-                splices.append((span[1], span[2], value))
+            if (span := self._spans.get(name)) is not None:
+                splices.append((*span, value))
             else:
                 comma = b"," if self.raw or added else b""
                 added += comma + msgspec.json.encode(name) + b":" + value
         splices.sort()
         if added:
-            splices.append((self.close, self.close, added))
+            splices.append((self._close, self._close, added))
         return splices
 
 
 def parse(body: bytes) -> Members:
-    """Decode the top level of a JSON object. Sync, ~5 µs for 5 KB with 6 members.
+    """Decode the top level of a JSON object. Sync, ~4 µs for 5 KB with 6 members.
 
     Raises Failure: bad_json (syntax, UTF-8, not an object), too_deep, duplicate_key.
     """
@@ -79,12 +75,27 @@ def parse(body: bytes) -> Members:
             raise Failure(
                 "bad_json", f"The body is not UTF-8: byte {error.start} begins no character."
             ) from None
-    _check_depth(body)
     try:
-        raw = _decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+        raw = {name: bytes(value) for name, value in _decode(body).items()}
+    except RecursionError:
+        raise too_deep() from None
+    except msgspec.DecodeError as error:
         raise Failure("bad_json", f"The body is not a JSON object: {error}.") from None
-    return Members(body, raw, *_walk(body, raw))
+    # `{"k":v,"l":v}` without white space has exactly so many bytes if each key stands once;
+    # a second `k` would add to the body and not to the sum. That is how SDKs write; any
+    # other body is walked.
+    size = 1 + 4 * len(raw)
+    for name, value in raw.items():
+        size += len(name) + len(value)
+    members = Members(body, raw)
+    if size != len(body) or not "".join(raw).isascii():
+        members._spans, members._close = _walk(body, raw)
+    return members
+
+
+def too_deep() -> Failure:
+    """The decoder stops at the interpreter's recursion limit, about 1,000 levels."""
+    return Failure("too_deep", "The body nests too deep, about 1,000 levels.")
 
 
 def apply(body: bytes, splices: list[Splice]) -> bytes:
@@ -99,10 +110,23 @@ def apply(body: bytes, splices: list[Splice]) -> bytes:
     return b"".join(parts)
 
 
-def _walk(body: bytes, raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Span], int]:
+def _tile(raw: dict[str, bytes]) -> tuple[dict[str, Span], int]:
+    """Where each value stands in a body without white space: `{"name":value,…}`."""
+    spans: dict[str, Span] = {}
+    at = 1
+    for name, value in raw.items():
+        start = at + len(name) + 3
+        at = start + len(value)
+        spans[name] = (start, at)
+        at += 1
+    return spans, max(at - 1, 1)
+
+
+def _walk(body: bytes, raw: dict[str, bytes]) -> tuple[dict[str, Span], int]:
+    """Where each value stands, and the closing brace. Raises Failure(duplicate_key)."""
     spans: dict[str, Span] = {}
     opening = _OPEN.match(body)
-    if opening is None:  # msgspec has accepted it as an object: cannot be
+    if opening is None:  # it was decoded as an object: cannot be
         raise Failure("bad_json", "The body is not a JSON object.")
     at = opening.end()
     if not raw:
@@ -110,50 +134,31 @@ def _walk(body: bytes, raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Span], in
     while True:
         key = _KEY.match(body, at)
         if key is None:
-            raise _duplicate(spans)
+            raise _duplicate()
         quoted = key[1]
         name = _decode_key(quoted) if b"\\" in quoted else quoted[1:-1].decode()
         if name in spans or name not in raw:
-            raise _duplicate(spans, name)
+            raise _duplicate(name)
         start = key.end()
-        value = bytes(raw[name])
-        end = start + len(value)
+        end = start + len(raw[name])
         # JSON values end where they end: if the decoded value stands here, followed by a
         # comma or brace, then it is this key's value, and the next key is at the top level.
         after = _NEXT.match(body, end)
-        if after is None or not body.startswith(value, start):
-            raise _duplicate(spans, name)
-        spans[name] = (key.start(1), start, end)
+        if after is None or not body.startswith(raw[name], start):
+            raise _duplicate(name)
+        spans[name] = (start, end)
         at = after.end()
         if after[1] == b"}":
             if len(spans) != len(raw) or body[at:].strip(b" \t\r\n"):
-                raise _duplicate(spans, name)
+                raise _duplicate(name)
             return spans, at - 1
 
 
-def _duplicate(spans: dict[str, Span], name: str | None = None) -> Failure:
-    which = f'"{name}"' if name is not None else "a key"
+def _duplicate(name: str | None = None) -> Failure:
+    which = f'"{name[:100]}"' if name is not None else "a key"
     return Failure(
         "duplicate_key",
         f"The body names {which} twice; parsers differ in which one they keep.",
         hint="Send each top-level key once.",
         param=name,
     )
-
-
-def _check_depth(body: bytes) -> None:
-    # The number of opening brackets bounds the depth from above: one fast pass that settles
-    # nearly every body. Only a body with many brackets is scanned for its true depth.
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for token in _DEPTH_TOKEN.finditer(body):
-        kind = token[0]
-        if kind in (b"[", b"{"):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise Failure(
-                    "too_deep", f"The body nests deeper than {MAX_DEPTH} levels.", param=None
-                )
-        elif kind in (b"]", b"}"):
-            depth -= 1

@@ -17,25 +17,23 @@ plane. docs/decisions/0004-caller.md has the numbers.
 """
 
 import asyncio
-import re
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from forebay.errors import Failure
 from forebay.exchange import Headers
 from forebay.wire.clock import SECOND_NS, Deadline
 from forebay.world import World
 
-_UNSAFE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_log = logging.getLogger("forebay.server")
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class ServerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,33 +52,90 @@ Render = Callable[[Failure], bytes]
 """A failure that no endpoint owns, as a JSON body."""
 
 
-class Caller(RequestResponseCycle):
+class Caller:
     """One request and the reply to it.
 
     The reply is either `reply` (everything at once) or `start`, `push`…, `finish`. All are
     plain functions; after the caller has left they do nothing.
     """
 
-    on_gone: Callable[[], None] | None = None
-    on_slow: Callable[[bool], None] | None = None
-    refusal: Failure | None = None
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_default_headers",
+        "_waiter",
+        "body",
+        "disconnected",
+        "expects_100",
+        "flow",
+        "keep_alive",
+        "more_body",
+        "on_gone",
+        "on_slow",
+        "refusal",
+        "response_complete",
+        "response_started",
+        "scope",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        connection: "Connection",
+        scope: Any,
+        keep_alive: bool,
+        expects_100: bool,
+    ) -> None:
+        self._connection = connection
+        self._default_headers = connection.server_state.default_headers
+        self._waiter: asyncio.Future[None] | None = None
+        self._chunked = False
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.keep_alive = keep_alive
+        self.expects_100 = expects_100
+        self.body: bytes | bytearray = b""
+        self.more_body = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self.refusal: Failure | None = None
+        #: called when the caller leaves before its reply is complete
+        self.on_gone: Callable[[], object] | None = None
+        #: called with True when the caller falls behind, with False when it has caught up
+        self.on_slow: Callable[[bool], None] | None = None
 
     async def read(self) -> bytes:
         """The whole body. Raises Failure: slow_request, body_too_large; ConnectionError
         where the caller left in the middle of it."""
-        if self.waiting_for_100_continue and self.more_body and not self.transport.is_closing():
+        if self.expects_100 and self.more_body and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
+            self.expects_100 = False
         while self.more_body:
             if self.refusal is not None:
                 self.keep_alive = False  # the rest of the body is not worth reading
                 raise self.refusal
             if self.disconnected:
                 raise ConnectionError("the caller left before its request was complete")
-            self.flow.resume_reading()
-            self.message_event.clear()
-            await self.message_event.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         return bytes(self.body)
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            await app(self.scope, _unused, _unused)
+        except Exception:
+            _log.exception("a request failed outside of the pipeline")
+            if self.response_started:
+                self.abort()
+            else:
+                body = self._connection.render(Failure("internal", "The gateway failed."))
+                self.reply(500, [(b"content-type", b"application/json")], body)
 
     @property
     def paused(self) -> bool:
@@ -99,17 +154,17 @@ class Caller(RequestResponseCycle):
         """Begin a reply of unknown length."""
         if self.response_started or self.disconnected:
             return
-        self.chunked_encoding = self.scope["http_version"] == "1.1"
-        if not self.chunked_encoding:
+        self._chunked = self.scope["http_version"] == "1.1"
+        if not self._chunked:
             self.keep_alive = False
-        framing = b"transfer-encoding: chunked\r\n\r\n" if self.chunked_encoding else b"\r\n"
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
         self.transport.write(self._head(status, headers, framing))
 
     def push(self, data: bytes) -> None:
         """One piece of the body, on the wire as a chunk of its own. Sync, ~1 µs + the write."""
         if self.disconnected or not data:
             return
-        if self.chunked_encoding:
+        if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self.transport.write(data)
 
@@ -117,7 +172,7 @@ class Caller(RequestResponseCycle):
         """The body is complete."""
         if self.response_complete or self.disconnected:
             return
-        if self.chunked_encoding:
+        if self._chunked:
             self.transport.write(b"0\r\n\r\n")
         self._complete()
 
@@ -128,31 +183,38 @@ class Caller(RequestResponseCycle):
 
     def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
         self.response_started = True
-        lines = [STATUS_LINE[status]]
-        for name, value in self.default_headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
+        parts = [STATUS_LINE[status]]
+        for name, value in self._default_headers:
+            parts += (name, b": ", value, b"\r\n")
         for name, value in headers:
-            # Values may come from a provider: one line each, whatever they hold.
-            if _UNSAFE_VALUE.search(value):
-                value = _UNSAFE_VALUE.sub(b"", value)
-            lines.append(b"%b: %b\r\n" % (name, value))
+            parts += (name, b": ", value, b"\r\n")
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(framing)
-        return b"".join(lines)
+            parts.append(b"connection: close\r\n")
+        parts.append(framing)
+        head = b"".join(parts)
+        # Values come from providers and from callers' model names. Who makes them cleans them;
+        # a line break that got through would make one reply look like two.
+        if head.count(b"\n") != head.count(b"\r\n") or head.count(b"\n") != (
+            1
+            + len(self._default_headers)
+            + len(headers)
+            + (not self.keep_alive)
+            + framing.count(b"\n")
+        ):
+            raise ValueError("a response header holds a line break")
+        return head
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
-        self.on_response()
+        self._connection.on_response_complete()
 
 
 class Connection(HttpToolsProtocol):
     """One caller's connection."""
 
-    cycle: Caller
+    cycle: Caller | None  # type: ignore[assignment]
 
     def __init__(
         self, world: World, limits: ServerLimits, render: Render, *args: Any, **kwargs: Any
@@ -182,13 +244,18 @@ class Connection(HttpToolsProtocol):
         self._wait_for("head", self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycle = self.cycle
-        super().connection_lost(exc)
+        self.connections.discard(self)
         self.deadline.close()
-        if cycle is not None and cycle.disconnected and cycle.on_gone is not None:
-            cycle.on_gone()
-        for queued, _ in self.pipeline:
-            queued.disconnected = True
+        self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]  # it holds this object, and this it
+        waiting: list[Any] = [self.cycle, *(queued for queued, _ in self.pipeline)]
+        for cycle in waiting:
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.wake()
+                if cycle.on_gone is not None:
+                    cycle.on_gone()
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -201,8 +268,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.on_slow(False)
 
     def data_received(self, data: bytes) -> None:
-        if self.awaiting == "next":
-            self._wait_for("head", self.limits.head_s)
+        before = self.awaiting
+        if before == "next":
+            before, self.awaiting = "", "head"
         if self.awaiting == "head":
             self.head_bytes += len(data)
         try:
@@ -216,8 +284,16 @@ class Connection(HttpToolsProtocol):
                 cause = Failure("bad_request", f"This is not valid HTTP/1.1: {error}.")
             self._refuse(cause)
             return
-        if self.awaiting == "head" and self.head_bytes > self.limits.head_bytes:
-            self._refuse(self._head_too_large())
+        # Clocks are set for where the parser has come to, so that a request which arrives
+        # in one piece sets none.
+        now = self.awaiting
+        if now == "head":
+            if self.head_bytes > self.limits.head_bytes:
+                self._refuse(self._head_too_large())
+            elif before != "head":
+                self._wait_for("head", self.limits.head_s)
+        elif now == "body" and before != "body":
+            self._wait_for("body", self.limits.body_s)
 
     # -- parser callbacks ----------------------------------------------------------------
 
@@ -256,42 +332,41 @@ class Connection(HttpToolsProtocol):
             "server": self.server,
             "state": self.app_state,
         }
-        cycle = self.cycle = Caller(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = Caller(self, self.scope, keep_alive, self.expect_100_continue)
+        self.cycle = cycle
         self.scope["extensions"] = {"forebay": cycle}  # type: ignore[dict-item]
-        self._wait_for("body", self.limits.body_s)
+        self.awaiting = "body"
         if previous is None or previous.response_complete:
-            self._start_asgi_task(cycle, self.app)
+            self._start(cycle)
         else:
             # Pipelined: answered in order, one at a time, nothing read meanwhile.
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
+    def _start(self, cycle: Caller) -> None:
+        task = self.loop.create_task(cycle.run(self.app))  # type: ignore[arg-type]
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if cycle.response_complete or cycle.refusal is not None:
+        if cycle is None or cycle.response_complete or cycle.refusal is not None:
             return
-        cycle.body += body
-        size = len(cycle.body)
-        if size > self.limits.body_bytes:
+        if not cycle.body:
+            cycle.body = body  # nearly always all of it
+        elif isinstance(cycle.body, bytearray):
+            cycle.body += body
+        else:
+            cycle.body = bytearray(cycle.body) + body
+        if len(cycle.body) > self.limits.body_bytes:
             cycle.refusal = Failure(
                 "body_too_large",
                 f"The body is over {self.limits.body_bytes} bytes.",
                 hint="Send less at once, or raise server.body_bytes.",
             )
-            cycle.body.clear()
-            cycle.message_event.set()
+            cycle.body = b""
+            cycle.wake()
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -299,10 +374,10 @@ class Connection(HttpToolsProtocol):
         self.head_bytes = 0
         self.deadline.off()
         cycle = self.cycle
-        if cycle.response_complete or cycle.refusal is not None:
+        if cycle is None or cycle.response_complete or cycle.refusal is not None:
             return
         cycle.more_body = False
-        cycle.message_event.set()
+        cycle.wake()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -310,8 +385,8 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            queued, _ = self.pipeline.pop()
+            self._start(queued)  # type: ignore[arg-type]
         elif self.awaiting == "reply":
             self._wait_for("next", self.limits.keep_alive_s)
         else:
@@ -335,7 +410,7 @@ class Connection(HttpToolsProtocol):
                 "slow_request",
                 f"The body took too long: server.body_s is {self.limits.body_s:g} s.",
             )
-            self.cycle.message_event.set()
+            self.cycle.wake()
         else:
             self.transport.close()
 
@@ -373,3 +448,8 @@ def _origin_form(url: bytes) -> bytes:
         return b"/"
     query = b"?" + parsed.query if parsed.query else b""
     return (parsed.path or b"/") + query
+
+
+async def _unused(*_: Any) -> Any:
+    """The data plane's app reads and replies by `Caller`."""
+    raise RuntimeError("use scope['extensions']['forebay']")

@@ -56,7 +56,13 @@ class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     every_s: float | None = None
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status", forbid_unknown_fields=True):
+class _What(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True
+):
+    """One kind of fault, by the name in `kind`."""
+
+
+class Status(_What, frozen=True, kw_only=True, tag="status"):
     status: int
     headers: dict[str, str] = {}
     #: the meaning, in words of question.Refused; None: by the status
@@ -66,29 +72,29 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status", forbid_unk
     content_type: str = "application/json"
 
 
-class Stall(msgspec.Struct, frozen=True, kw_only=True, tag="stall", forbid_unknown_fields=True):
+class Stall(_What, frozen=True, kw_only=True, tag="stall"):
     #: None: for ever
     seconds: float | None = None
     #: an SSE comment that often meanwhile (not at head); None: nothing at all
     comment_every_s: float | None = None
 
 
-class Cut(msgspec.Struct, frozen=True, kw_only=True, tag="cut", forbid_unknown_fields=True):
+class Cut(_What, frozen=True, kw_only=True, tag="cut"):
     #: complete: the body ends as HTTP ends one, the answer is not over; close: the
     #: connection closes inside the body; rst: it is reset. At head, close and rst only.
     how: Literal["complete", "close", "rst"] = "close"
 
 
-class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error", forbid_unknown_fields=True):
+class Error(_What, frozen=True, kw_only=True, tag="error"):
     error: str = "overloaded"
     message: str = "The server is overloaded."
 
 
-class Write(msgspec.Struct, frozen=True, kw_only=True, tag="write", forbid_unknown_fields=True):
+class Write(_What, frozen=True, kw_only=True, tag="write"):
     text: str
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True, tag="link", forbid_unknown_fields=True):
+class Link(_What, frozen=True, kw_only=True, tag="link"):
     bytes_per_s: int
 
 
@@ -109,6 +115,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"fault 'status' happens at head, not at {self.where!r}")
         if self.where == "head" and self.kind in ("error", "write"):
             raise ValueError(f"fault {self.kind!r} needs a stream: where must be first or event")
+        match self.what:
+            case Stall(comment_every_s=float()) if self.where == "head":
+                raise ValueError("a comment needs a stream: where must be first or event")
+            case Cut(how="complete") if self.where == "head":
+                raise ValueError("a body that ends needs a head: cut by close or rst at head")
         if self.after and self.where != "event":
             raise ValueError(f"`after` goes with where: event, not with {self.where!r}")
 

@@ -59,6 +59,7 @@ class Reply:
         self._due = 0
         self._made = 0
         self._events = 0
+        self._event_tokens = 1
         self._paced = False
         self._begun = False
         self._stalled = False
@@ -83,36 +84,46 @@ class Reply:
     def produce(self, tokens: int) -> None:
         """From the pace: so many more tokens are due."""
         self._due += tokens
-        if not self._stalled and not self._connection.paused:
-            self._send()
+        self._event_tokens = tokens
+        self._send()
 
     def writable(self) -> None:
-        if not self._stalled and self._due > self._made:
-            self._send()
+        self._send()
 
     def gone(self) -> None:
         self._end("gone")
 
     def _send(self) -> None:
-        answer = self._answer
-        start = self._made * BYTES_PER_TOKEN
-        last = self._due >= answer.tokens
-        if not self._stream:
-            if last:
-                self._send_whole()
-            return
-        self._made = self._due
-        end = len(answer.payload) if last else self._made * BYTES_PER_TOKEN
-        if end > start:
-            event = self._form.delta(answer.payload[start:end])
-            self._events += 1
-            if self._events > 1:
-                self._write(event)
+        """What is due and may be sent: usually one event; after a pause all that waited, in
+        events of the usual size, until the peer stops reading again."""
+        while (
+            self._made < self._due
+            and not self._stalled
+            and not self._over
+            and not self._connection.paused
+        ):
+            if self._stream:
+                self._send_event(min(self._due, self._made + self._event_tokens))
+            elif self._due < self._answer.tokens:
+                return
             else:
-                self._seen.first_token_ns = self._house.world.now_ns()
-                self._write(event) if self._begun else self._begin(self._form.head + event)
-            if self._events == self._strike_at:
-                self._strike()
+                self._send_whole()
+
+    def _send_event(self, upto: int) -> None:
+        answer = self._answer
+        last = upto == answer.tokens
+        start = self._made * BYTES_PER_TOKEN
+        end = len(answer.payload) if last else upto * BYTES_PER_TOKEN
+        self._made = upto
+        event = self._form.delta(answer.payload[start:end])
+        self._events += 1
+        if self._events > 1:
+            self._write(event)
+        else:
+            self._seen.first_token_ns = self._house.world.now_ns()
+            self._write(event) if self._begun else self._begin(self._form.head + event)
+        if self._events == self._strike_at:
+            self._strike()
         if last and not self._stalled and not self._over:
             self._finish_stream()
 
@@ -229,10 +240,10 @@ class Reply:
     def _go_on(self) -> None:
         self._stalled = False
         self._follow_pace()
-        if self._due > self._made:
-            self._send()
-        elif self._made == self._answer.tokens:
+        if self._made == self._answer.tokens:
             self._finish_stream()
+        else:
+            self._send()
 
     # -- ends
 

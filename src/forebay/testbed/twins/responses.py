@@ -163,7 +163,7 @@ class ResponseForm:
         self, status: str, text: str | None = None, usage: Usage | None = None
     ) -> dict[str, Any]:
         over = usage is not None
-        return {
+        response: dict[str, Any] = {
             "id": f"resp_{self._birth.answer_id}",
             "object": "response",
             "created_at": self._birth.created_s,
@@ -184,9 +184,11 @@ class ResponseForm:
             "tools": [],
             "top_p": 1.0,
             "truncation": "disabled",
-            "usage": _usage(usage) if usage is not None else None,
             "metadata": {},
         }
+        if usage is not None:  # absent until the end: it may not be null
+            response["usage"] = _usage(usage)
+        return response
 
 
 def _part(text: str) -> dict[str, Any]:
