@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feeding import CUTS
 from forebay.errors import Failure
-from forebay.wire.members import MAX_DEPTH, apply, parse
+from forebay.wire.members import apply, parse
 
 # Few names, so that equal ones meet at different depths; some need escapes, some look alike.
 NAMES = st.sampled_from(
@@ -32,7 +32,19 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 OBJECTS = st.dictionaries(NAMES, VALUES, max_size=6)
-SPELLINGS = st.randoms(use_true_random=False)
+
+
+class Plain(Random):
+    """Spells as SDKs do: no white space, no escape that need not be."""
+
+    def random(self) -> float:
+        return 1.0
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
+
+
+SPELLINGS = st.one_of(st.builds(Plain, st.just(0)), st.randoms(use_true_random=False))
 
 
 def blank(rng: Random) -> str:
@@ -97,16 +109,13 @@ def test_each_member_is_found_where_it_stands(members: dict[str, Any], rng: Rand
     body = (before + "".join(parts) + after).encode()
     found = parse(body)
     assert found.body == body
-    assert list(found.spans) == list(members)  # in the order they were sent
-    assert {name: bytes(raw) for name, raw in found.raw.items()} == {
+    assert list(found.raw) == list(members)  # in the order they were sent
+    assert found.raw == {
         name: value.encode() for name, value in zip(members, parts[1::2], strict=True)
     }
-    for name, (key, start, end) in found.spans.items():
-        assert body[start:end] == bytes(found.raw[name])
-        assert json.loads(body[key:start].rstrip(b" \t\r\n").removesuffix(b":")) == name
-        assert json.loads(body[start:end]) == members[name]
-    assert body[found.close : found.close + 1] == b"}"
-    assert body[found.close + 1 :].strip() == b""
+    for at, name in enumerate(members):  # and an edit hits that place
+        start = len((before + "".join(parts[: 2 * at + 1])).encode())
+        assert found.edits({name: b"0"}) == [(start, start + len(found.raw[name]), b"0")]
 
 
 @settings(max_examples=300)
@@ -138,7 +147,7 @@ def test_edits_change_what_they_name_and_no_other_byte(
     added = result[len(kept) : len(result) - len(tail)]
     assert (added == b"") == (changes.keys() <= members.keys())
     again = parse(result)  # and what was made is as good as what came
-    assert list(again.spans) == list({**members, **changes})
+    assert list(again.raw) == list({**members, **changes})
 
 
 @given(members=OBJECTS)
@@ -201,7 +210,7 @@ def test_two_keys_that_are_one(body: bytes) -> None:
     ],
 )
 def test_look_alikes_that_are_not_one(body: bytes) -> None:
-    assert len(parse(body).spans) == len(json.loads(body))
+    assert parse(body).raw.keys() == json.loads(body).keys()
 
 
 def test_the_failure_names_the_key() -> None:
@@ -219,19 +228,15 @@ def test_nesting_is_bounded(opening: bytes, closing: bytes) -> None:
     def nested(depth: int) -> bytes:
         return b'{"a":' + opening * (depth - 1) + b"1" + closing * (depth - 1) + b"}"
 
-    assert len(parse(nested(MAX_DEPTH)).spans) == 1
-    assert refusal(nested(MAX_DEPTH + 1)) == "too_deep"
+    assert len(parse(nested(256)).raw) == 1  # far above any tool schema seen
     assert refusal(nested(100_000)) == "too_deep"
     assert refusal(b'{"a":' + opening * 100_000) == "too_deep"
 
 
-@given(
-    st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'\\"', b"\\\\", b"x"]), max_size=400),
-    st.integers(0, 2 * MAX_DEPTH),
-)
-def test_brackets_in_strings_and_side_by_side_are_no_depth(text: list[bytes], many: int) -> None:
-    body = b'{"a":"' + b"".join(text) + b'","b":[' + b"[]," * many + b"{}]}"
-    assert len(parse(body).spans) == 2
+def test_brackets_in_strings_and_side_by_side_are_no_depth() -> None:
+    for text in (b"[" * 100_000, b'{\\"a\\":' * 100_000):
+        body = b'{"a":"' + text + b'","b":[' + b"[]," * 100_000 + b"{}]}"
+        assert len(parse(body).raw) == 2
 
 
 # -- hostile bytes --------------------------------------------------------------------------
@@ -280,7 +285,7 @@ def check(body: bytes) -> None:
         case "duplicate_key":
             assert has_duplicates(body)
         case "too_deep":
-            assert body.count(b"[") + body.count(b"{") > MAX_DEPTH
+            assert body.count(b"[") + body.count(b"{") > 256
         case _:
             pytest.fail(refused)
 
@@ -337,7 +342,7 @@ def test_broken_json_is_taken_or_refused_in_words(
 def test_quotes_without_an_end_take_time_in_proportion() -> None:
     """Each quote of a string that never ends may be taken for a beginning: half an hour of
     processor time for 1 MB, were each tried."""
-    body = b'{"a":[' + b"[]," * MAX_DEPTH + b'"' + b'\\"' * 500_000
+    body = b'{"a":[' + b"[]," * 1000 + b'"' + b'\\"' * 500_000
     start_s = time.process_time()
     assert refusal(body) == "bad_json"
     assert time.process_time() - start_s < 10
@@ -346,7 +351,7 @@ def test_quotes_without_an_end_take_time_in_proportion() -> None:
 def test_a_large_string_costs_no_memory_to_be_skipped() -> None:
     """Images come as strings of megabytes beside tools with hundreds of brackets."""
     for text in (b"x" * 8_000_000, b"\\n" * 4_000_000):
-        body = b'{"image":"' + text + b'","tools":[' + b"[]," * MAX_DEPTH + b"{}]}"
+        body = b'{"image":"' + text + b'","tools":[' + b"[]," * 1000 + b"{}]}"
         tracemalloc.start()
         try:
             parse(body)

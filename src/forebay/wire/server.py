@@ -342,10 +342,10 @@ class Connection(HttpToolsProtocol):
         else:
             # Pipelined: answered in order, one at a time, nothing read meanwhile.
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
     def _start(self, cycle: Caller) -> None:
-        task = self.loop.create_task(cycle.run(self.app))  # type: ignore[arg-type]
+        task = self.loop.create_task(cycle.run(self.app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
