@@ -114,6 +114,7 @@ def test_the_bill_is_asked_by_request_and_in_sum(virtual: VirtualRun) -> None:
             "total_nusd": 90_000,
             "total_usd": "0.00009",
             "count": 1,
+            "requests": 1,
             "models": {"instant": 90_000},
         }
         _, charge = await admin(twin, "GET", "bill/" + got.headers["x-request-id"])

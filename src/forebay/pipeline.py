@@ -106,6 +106,7 @@ async def handle(way: Way, endpoint: Endpoint, x: Exchange, caller: Caller) -> N
         reply.refuse(x, Failure("internal", "The gateway failed.", hint=hint), caller)
     finally:
         # 6. Settle on every way out: usage, cost, cache, record. Once.
+        caller.on_gone = None
         _settle(way, x)
 
 

@@ -6,9 +6,12 @@ configuration, never by what callers send: a model is labelled as the provider's
 once it answered.
 """
 
+import bisect
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
-from forebay.observe.record import Record
+from forebay.observe.index import COLUMNS, Row
 
 _TTFT_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 MAX_SERIES = 2_000
@@ -22,40 +25,34 @@ class Metrics:
         self._ttft = [0] * (len(_TTFT_BUCKETS_S) + 1)
         self._ttft_sum_s = 0.0
 
-    def count(self, record: Record) -> None:
-        """One ended request. Sync, ~3 µs."""
-        last = record.attempts[-1] if record.attempts else None
-        who: Labels = (
-            ("endpoint", record.endpoint),
-            ("provider", last.provider if last is not None else ""),
-            ("model", last.model if last is not None and last.status == 200 else ""),
-        )
-        self._add(
-            "forebay_requests_total",
-            (*who, ("outcome", record.outcome), ("cache", record.cache)),
-            1,
-        )
-        self._add("forebay_attempts_total", who, len(record.attempts))
-        if record.cost_nusd:
-            self._add(
-                "forebay_cost_nusd_total", (*who, ("project", record.project)), record.cost_nusd
+    def count(self, rows: Sequence[Row]) -> None:
+        """Requests that ended, as their index rows. Sync, ~2 µs each."""
+        for values in rows:
+            row = dict(zip(COLUMNS, values, strict=True))
+            who: Labels = (
+                ("endpoint", row["endpoint"]),
+                ("provider", row["provider"]),
+                ("model", row["used"] if row["status"] == 200 else ""),
             )
-        if record.saved_nusd:
-            self._add("forebay_saved_nusd_total", (("project", record.project),), record.saved_nusd)
-        usage = record.usage
-        if usage is not None and record.attempts:
-            self._add("forebay_input_tokens_total", who, usage.input_tokens)
-            self._add("forebay_cached_tokens_total", who, usage.cache_read_tokens)
-            self._add("forebay_output_tokens_total", who, usage.output_tokens)
-        if record.outcome == "ok" and record.first_ns and record.attempts:
-            seconds = record.first_ns / 1e9
+            project = ("project", row["project"])
+            ended = (("outcome", row["outcome"]), ("cache", row["cache"]))
+            self._add("forebay_requests_total", (*who, *ended), 1)
+            if row["saved_nusd"]:
+                self._add("forebay_saved_nusd_total", (project,), row["saved_nusd"])
+            if row["attempts"]:
+                self._attempted(row, who, project)
+
+    def _attempted(self, row: dict[str, Any], who: Labels, project: tuple[str, str]) -> None:
+        self._add("forebay_attempts_total", who, row["attempts"])
+        if row["cost_nusd"]:
+            self._add("forebay_cost_nusd_total", (*who, project), row["cost_nusd"])
+        self._add("forebay_input_tokens_total", who, row["tokens_in"])
+        self._add("forebay_cached_tokens_total", who, row["tokens_cached"])
+        self._add("forebay_output_tokens_total", who, row["tokens_out"])
+        if row["outcome"] == "ok" and row["ttft_ns"]:
+            seconds = row["ttft_ns"] / 1e9
             self._ttft_sum_s += seconds
-            for at, bound in enumerate(_TTFT_BUCKETS_S):
-                if seconds <= bound:
-                    self._ttft[at] += 1
-                    break
-            else:
-                self._ttft[-1] += 1
+            self._ttft[bisect.bisect_left(_TTFT_BUCKETS_S, seconds)] += 1
 
     def text(self) -> str:
         """In the text format, version 0.0.4."""
@@ -90,7 +87,7 @@ _HELP = {
     "forebay_attempts_total": "Calls to providers.",
     "forebay_cost_nusd_total": "Spent, in nano-dollars.",
     "forebay_saved_nusd_total": "Not spent thanks to a cache, in nano-dollars.",
-    "forebay_input_tokens_total": "Input tokens, uncached.",
+    "forebay_input_tokens_total": "Input tokens, those from a prompt cache among them.",
     "forebay_cached_tokens_total": "Input tokens read from a provider's prompt cache.",
     "forebay_output_tokens_total": "Output tokens.",
 }

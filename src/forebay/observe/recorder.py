@@ -99,70 +99,69 @@ class Recorder:
 
 
 def record(x: Exchange, capture: Capture, config_version: str, worker: int) -> Record:
-    """An exchange as it is kept. Pure; ~3 µs."""
+    """An exchange as it is kept. Pure; ~3 µs. Positional, in the order of Record's fields."""
     start = x.received_ns
-    ask = x.ask
-    reply = x.reply_body
+    ask, tenant, reply = x.ask, x.tenant, x.reply_body
     return Record(
-        version=VERSION,
-        id=x.id,
-        received_wall_ns=x.received_wall_ns,
-        config_version=config_version,
-        team=x.tenant.team,
-        project=x.tenant.project,
-        key_id=x.tenant.key_id,
-        method=x.method,
-        path=x.path,
-        query=x.query,
-        endpoint=x.endpoint,
-        dialect=x.dialect,
-        headers=x.head.recorded,
-        body=_bytes(x.body, capture),
-        model=ask.model if ask is not None else "",
-        stream=ask.stream if ask is not None else False,
-        route=x.route,
-        cache=x.cache,
-        cache_source=x.cache_source,
-        attempts=[_attempt(attempt, capture, start) for attempt in x.attempts],
-        status=x.status,
-        reply_headers=x.reply_headers,
-        reply_body=_splices(reply, capture) if isinstance(reply, list) else _body(reply, capture),
-        outcome=x.outcome,
-        error=str(x.failure) if x.failure is not None else "",
-        usage=x.usage,
-        cost_nusd=x.cost_nusd,
-        saved_nusd=x.saved_nusd,
-        draws=x.draws,
-        decoded_ns=_after(x.decoded_ns, start),
-        identified_ns=_after(x.identified_ns, start),
-        planned_ns=_after(x.planned_ns, start),
-        first_ns=_after(x.first_ns, start),
-        ended_ns=_after(x.ended_ns, start),
-        worker=worker,
+        VERSION,
+        x.id,
+        x.received_wall_ns,
+        config_version,
+        tenant.team,
+        tenant.project,
+        tenant.key_id,
+        x.method,
+        x.path,
+        x.query,
+        x.endpoint,
+        x.dialect,
+        x.head.recorded,
+        _bytes(x.body, capture),
+        ask.model if ask is not None else "",
+        ask.stream if ask is not None else False,
+        x.route,
+        x.cache,
+        x.cache_source,
+        [_attempt(attempt, capture, start) for attempt in x.attempts],
+        x.status,
+        x.reply_headers,
+        _splices(reply, capture) if isinstance(reply, list) else _body(reply, capture),
+        x.outcome,
+        str(x.failure) if x.failure is not None else "",
+        x.usage,
+        x.cost_nusd,
+        x.saved_nusd,
+        x.draws,
+        x.decoded_ns - start if x.decoded_ns else 0,
+        x.identified_ns - start if x.identified_ns else 0,
+        x.planned_ns - start if x.planned_ns else 0,
+        x.first_ns - start if x.first_ns else 0,
+        x.ended_ns - start if x.ended_ns else 0,
+        worker,
     )
 
 
 def _attempt(attempt: Attempt, capture: Capture, start: int) -> AttemptRecord:
     sent = attempt.sent
     return AttemptRecord(
-        provider=attempt.provider,
-        model=attempt.model,
-        method=attempt.method,
-        path=attempt.path,
-        sent_headers=attempt.sent_headers,
-        sent=_splices(sent, capture) if isinstance(sent, list) else _bytes(sent, capture),
-        status=attempt.status,
-        headers=attempt.headers,
-        body=_body(attempt.body, capture),
-        usage=attempt.usage,
-        cost_nusd=attempt.cost_nusd,
-        finish_reason=attempt.finish_reason,
-        model_reported=attempt.model_reported,
-        outcome=attempt.outcome,
-        started_ns=_after(attempt.started_ns, start),
-        head_ns=_after(attempt.head_ns, start),
-        first_ns=_after(attempt.first_ns, start),
-        ended_ns=_after(attempt.ended_ns, start),
+        attempt.provider,
+        attempt.model,
+        attempt.method,
+        attempt.path,
+        attempt.sent_headers,
+        _splices(sent, capture) if isinstance(sent, list) else _bytes(sent, capture),
+        attempt.status,
+        attempt.headers,
+        _body(attempt.body, capture),
+        attempt.usage,
+        attempt.cost_nusd,
+        attempt.finish_reason,
+        attempt.model_reported,
+        attempt.outcome,
+        attempt.started_ns - start if attempt.started_ns else 0,
+        attempt.head_ns - start if attempt.head_ns else 0,
+        attempt.first_ns - start if attempt.first_ns else 0,
+        attempt.ended_ns - start if attempt.ended_ns else 0,
     )
 
 
@@ -186,7 +185,3 @@ def _bytes(data: bytes, capture: Capture) -> Body:
 def _splices(splices: list[Splice], capture: Capture) -> Body | list[Splice]:
     """Splices quote what they insert: content as much as the body is."""
     return splices if capture == "full" or not splices else Body(form="off")
-
-
-def _after(ns: int, start: int) -> int:
-    return ns - start if ns else 0

@@ -89,9 +89,11 @@ class Writer:
         limits: Limits = LIMITS,
         retention: Retention = RETENTION,
         free: Callable[[Path], int] = free_bytes,
+        on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
     ) -> None:
         """Opens the store in `folder`, makes it where there is none, and brings the index up
-        to what the segments hold. `secrets`: see `Redactor`.
+        to what the segments hold. `secrets`: see `Redactor`. `on_rows` is told the rows of
+        what was written.
 
         Raises Failure (the index cannot be used, another process writes here) and OSError
         (the folder cannot be used).
@@ -104,6 +106,7 @@ class Writer:
         self._world = world
         self._limits = limits
         self._free = free
+        self._on_rows = on_rows
         self._redactor = Redactor(secrets)
         self._compress = zstandard.ZstdCompressor(level=FAST_LEVEL, write_checksum=True).compress
         self._segment: Segment | None = None
@@ -211,6 +214,7 @@ class Writer:
         frame = self._compress(payload)
         block = segment.append(frame, self._next, len(group_rows), min(received), max(received))
         self._next += block.count
+        self._on_rows(group_rows)
         self.counts.written += block.count
         self.counts.raw_bytes += len(payload)
         self.counts.written_bytes += len(frame)

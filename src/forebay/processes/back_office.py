@@ -28,7 +28,6 @@ from forebay.console import Console
 from forebay.errors import Failure
 from forebay.inference.local import Served
 from forebay.observe.metrics import Metrics
-from forebay.observe.record import decode
 from forebay.observe.upkeep import Retention
 from forebay.observe.writer import Writer
 from forebay.processes.link import (
@@ -63,13 +62,18 @@ _decode_wanted = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
 
 class BackOffice:
     def __init__(
-        self, world: RealWorld, keys: KeyStore, writer: Writer, providers: dict[str, Provider]
+        self,
+        world: RealWorld,
+        keys: KeyStore,
+        writer: Writer,
+        metrics: Metrics,
+        providers: dict[str, Provider],
     ) -> None:
         self.world = world
         self.keys = keys
         self.writer = writer
         self.providers = providers
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.keyring = Keyring(keys.pepper)
         self.snapshot = Snapshot(keys=keys.snapshot(), discovered={}, listed={}, rates=[], local=[])
         self.keyring.load(self.snapshot.keys or [])
@@ -128,15 +132,7 @@ class BackOffice:
             if line.transport is not None and not line.transport.is_reading():
                 line.transport.resume_reading()
         if batch:
-            await loop.run_in_executor(self._writing, self._write, batch)
-
-    def _write(self, batch: list[bytes]) -> None:
-        self.writer.write(batch)
-        for data in batch:
-            try:
-                self.metrics.count(decode(data))
-            except msgspec.MsgspecError:
-                continue  # the writer has counted it as refused
+            await loop.run_in_executor(self._writing, self.writer.write, batch)
 
     async def tidy(self) -> None:
         """Retention and sealing, whenever nothing waits."""
@@ -227,8 +223,11 @@ async def serve(args: argparse.Namespace) -> None:
     }
     kept = loaded.forebay.record
     retention = Retention(kept.retention_days * 86400, kept.max_mb * 1024 * 1024)
-    writer = Writer(data / "traces", world, secrets=secrets, retention=retention)
-    office = BackOffice(world, keys, writer, providers)
+    metrics = Metrics()
+    writer = Writer(
+        data / "traces", world, secrets=secrets, retention=retention, on_rows=metrics.count
+    )
+    office = BackOffice(world, keys, writer, metrics, providers)
 
     loop = asyncio.get_running_loop()
     line_server = await loop.create_unix_server(office.line, str(args.link))

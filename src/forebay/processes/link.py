@@ -52,12 +52,13 @@ def frame(kind: bytes, payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + kind + payload
 
 
-def pack_records(batch: list[bytes]) -> bytes:
-    """Encoded records as one payload."""
-    parts: list[bytes] = []
+def pack_records(batch: list[bytes]) -> list[bytes]:
+    """Encoded records as the parts of one frame, none of them copied."""
+    size = sum(map(len, batch)) + 4 * len(batch)
+    parts = [_LENGTH.pack(size) + RECORDS]
     for data in batch:
         parts += (_LENGTH.pack(len(data)), data)
-    return b"".join(parts)
+    return parts
 
 
 def unpack_records(payload: bytes) -> list[bytes]:
@@ -172,7 +173,8 @@ class Link:
         line = self._line
         if line is None or line.full:
             return False
-        line.send(RECORDS, pack_records(batch))
+        assert line.transport is not None  # else it were full
+        line.transport.writelines(pack_records(batch))
         return True
 
     def want(self, models: set[tuple[str, str]]) -> None:

@@ -18,6 +18,7 @@ plane. docs/decisions/0004-caller.md has the numbers.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ from forebay.world import World
 
 _log = logging.getLogger("forebay.server")
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -63,6 +65,8 @@ class Caller:
         "_chunked",
         "_connection",
         "_default_headers",
+        "_head_only",
+        "_http_11",
         "_waiter",
         "body",
         "disconnected",
@@ -75,14 +79,14 @@ class Caller:
         "refusal",
         "response_complete",
         "response_started",
-        "scope",
         "transport",
     )
 
     def __init__(
         self,
         connection: "Connection",
-        scope: Any,
+        method: str,
+        version: str,
         keep_alive: bool,
         expects_100: bool,
     ) -> None:
@@ -90,7 +94,10 @@ class Caller:
         self._default_headers = connection.server_state.default_headers
         self._waiter: asyncio.Future[None] | None = None
         self._chunked = False
-        self.scope = scope
+        # Not the scope, which holds this object: each request would be a cycle for the
+        # garbage collector.
+        self._head_only = method == "HEAD"
+        self._http_11 = version == "1.1"
         self.transport = connection.transport
         self.flow = connection.flow
         self.keep_alive = keep_alive
@@ -126,9 +133,9 @@ class Caller:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp, scope: Any) -> None:
         try:
-            await app(self.scope, _unused, _unused)
+            await app(scope, _unused, _unused)
         except Exception:
             _log.exception("a request failed outside of the pipeline")
             if self.response_started:
@@ -147,14 +154,14 @@ class Caller:
         if self.response_started or self.disconnected:
             return
         head = self._head(status, headers, b"content-length: %d\r\n\r\n" % len(body))
-        self.transport.write(head if self.scope["method"] == "HEAD" else head + body)
+        self.transport.write(head if self._head_only else head + body)
         self._complete()
 
     def start(self, status: int, headers: Headers) -> None:
         """Begin a reply of unknown length."""
         if self.response_started or self.disconnected:
             return
-        self._chunked = self.scope["http_version"] == "1.1"
+        self._chunked = self._http_11
         if not self._chunked:
             self.keep_alive = False
         framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
@@ -226,6 +233,8 @@ class Connection(HttpToolsProtocol):
         self.deadline = Deadline(world, self._expired)
         self.awaiting = "head"  # head | body | reply | next
         self.head_bytes = 0
+        #: pipelined requests that wait for the one before them
+        self.queue: deque[tuple[Caller, dict[str, Any]]] = deque()
 
     # -- connection ----------------------------------------------------------------------
 
@@ -248,7 +257,7 @@ class Connection(HttpToolsProtocol):
         self.deadline.close()
         self.flow.resume_writing()
         self.parser = None  # type: ignore[assignment]  # it holds this object, and this it
-        waiting: list[Any] = [self.cycle, *(queued for queued, _ in self.pipeline)]
+        waiting: list[Any] = [self.cycle, *(queued for queued, _ in self.queue)]
         for cycle in waiting:
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -317,35 +326,33 @@ class Connection(HttpToolsProtocol):
         raw_path, _, query = url.partition(b"?")
         path = raw_path.decode("ascii", "replace")
         previous = self.cycle
-        self.scope = {
+        method = parser.get_method().decode("ascii")
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = self.cycle = Caller(self, method, version, keep_alive, self.expect_100_continue)
+        scope = {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": _ASGI,
             "http_version": version,
-            "method": parser.get_method().decode("ascii"),
-            "scheme": self.scheme or "http",
+            "method": method,
+            "scheme": "http",
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": "",
             "headers": self.headers,
             "client": self.client,
             "server": self.server,
-            "state": self.app_state,
+            "extensions": {"forebay": cycle},
         }
-        keep_alive = version != "1.0" and parser.should_keep_alive()
-        cycle = Caller(self, self.scope, keep_alive, self.expect_100_continue)
-        self.cycle = cycle
-        self.scope["extensions"] = {"forebay": cycle}  # type: ignore[dict-item]
         self.awaiting = "body"
         if previous is None or previous.response_complete:
-            self._start(cycle)
+            self._start(cycle, scope)
         else:
             # Pipelined: answered in order, one at a time, nothing read meanwhile.
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+            self.queue.append((cycle, scope))
 
-    def _start(self, cycle: Caller) -> None:
-        task = self.loop.create_task(cycle.run(self.app))
+    def _start(self, cycle: Caller, scope: dict[str, Any]) -> None:
+        task = self.loop.create_task(cycle.run(self.app, scope))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
@@ -384,9 +391,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            queued, _ = self.pipeline.pop()
-            self._start(queued)  # type: ignore[arg-type]
+        if self.queue:
+            self._start(*self.queue.popleft())
         elif self.awaiting == "reply":
             self._wait_for("next", self.limits.keep_alive_s)
         else:

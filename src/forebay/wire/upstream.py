@@ -144,11 +144,14 @@ class Call:
         everything that came before it has then been handed over.
         """
         self.sink = sink
-        self.deliver()
-        while not self.ended:
-            if self.error is not None:
-                raise self.error
-            await self._wait()
+        try:
+            self.deliver()
+            while not self.ended:
+                if self.error is not None:
+                    raise self.error
+                await self._wait()
+        finally:
+            self.sink = None  # which holds this object
 
     def progress(self) -> None:
         """Content arrived: the between-tokens clock starts anew. Sync, ~0.3 µs."""

@@ -62,7 +62,9 @@ class Row(msgspec.Struct):
     #: None: nothing was completed
     usd_per_million: float | None
     verdicts: dict[str, int]
+    #: requests that callers made, and that the provider saw
     attempts: int
+    provider_requests: int
     most_in_flight: int
     #: cores used in the spike; None where /proc does not say
     driver_cores: float | None
@@ -158,8 +160,8 @@ class Meter:
             self.cores[name] = None if now is None or before is None else (now - before) / span_s
 
 
-async def _bill(stage: Stage) -> int:
-    """The provider's own total, in nano-dollars."""
+async def _bill(stage: Stage) -> dict[str, Any]:
+    """The provider's own account: `total_nusd`, and how many `requests` it saw."""
     base_url = stage.twin.ready["twins"][0]["base_url"]
     target = Target.of(base_url, "/_twin/bill", {})
     reader, writer = await asyncio.open_connection(target.host, target.port)
@@ -168,14 +170,14 @@ async def _bill(stage: Stage) -> int:
     writer.close()
     await writer.wait_closed()
     data: dict[str, Any] = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])
-    return int(data["total_nusd"])
+    return data
 
 
 def _row(
     name: str,
     workload: Workload,
     result: Result,
-    bill_nusd: int,
+    bill: dict[str, Any],
     meter: Meter,
     retrieval: Retrieval | None,
 ) -> Row:
@@ -198,8 +200,9 @@ def _row(
         ttft_all_mean_s=result.ttft_all.mean_us / 1e6,
         ttft_all_p50_s=result.ttft_all.quantile_us(0.5) / 1e6,
         ttft_all_p99_s=result.ttft_all.quantile_us(0.99) / 1e6,
-        bill_nusd=bill_nusd,
-        usd_per_million=bill_nusd / completed / 1e3 if completed else None,
+        bill_nusd=bill["total_nusd"],
+        usd_per_million=bill["total_nusd"] / completed / 1e3 if completed else None,
+        provider_requests=bill["requests"],
         verdicts=dict(result.verdicts.most_common()),
         attempts=result.attempts,
         most_in_flight=result.most_in_flight,

@@ -50,7 +50,8 @@ def remarks(rows: list[Row]) -> list[str]:
         if row.gateway_cores is not None:
             rig += f", gateway {row.gateway_cores:.2f}"
         lines.append(
-            f"{TITLES[row.row]}, {row.lengths}: failures {failed}; {row.attempts} attempts; "
+            f"{TITLES[row.row]}, {row.lengths}: failures {failed}; {row.attempts} attempts, "
+            f"{row.provider_requests} seen by the provider; "
             f"{row.most_in_flight} in flight at most; rig at the spike's end {rig}; "
             f"driver lag p99 {row.lag_p99_s * 1000:.1f} ms"
         )

@@ -54,6 +54,7 @@ def _admin(twin: "Twin", request: HttpRequest) -> tuple[int, Any]:
                 "total_nusd": bill.total_nusd,
                 "total_usd": usd(bill.total_nusd),
                 "count": bill.count,
+                "requests": twin.log.total,
                 "models": bill.models,
             }
         case "GET", _ if path.startswith("bill/"):
