@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,16 @@ _FLAGS = (
 )
 
 
+#: Puts the pipe's ends where Chromium looks for them; by way of high numbers, since either may
+#: be 3 or 4 already.
+_LAUNCH = """
+import os, sys
+os.dup2(int(sys.argv[1]), 60), os.dup2(int(sys.argv[2]), 61)
+os.dup2(60, 3), os.dup2(61, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 class Chromium:
     """One browser with one page. A context manager: the browser ends with it."""
 
@@ -44,12 +55,12 @@ class Chromium:
         their_in, self._out = os.pipe()
         self._in, their_out = os.pipe()
         self._process = subprocess.Popen(
-            # The shell puts the pipe's ends where Chromium looks for them.
             [
-                "/bin/sh",
+                sys.executable,
                 "-c",
-                f'exec "$@" 3<&{their_in} 4>&{their_out}',
-                "sh",
+                _LAUNCH,
+                str(their_in),
+                str(their_out),
                 PROGRAM,
                 *_FLAGS,
                 f"--user-data-dir={profile}",

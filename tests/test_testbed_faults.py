@@ -72,6 +72,11 @@ def test_it_says_how_often_each_was_looked_at_and_taken() -> None:
         ("- {what: {kind: stall}, where: first, after: 3}", "goes with where: event"),
         ("- {what: {kind: cut, how: complete}}", "needs a head"),
         ("- {what: {kind: stall, comment_every_s: 1}}", "needs a stream"),
+        ("- what: {kind: status, status: 500, error: oops}", "no error 'oops'"),
+        ("- {what: {kind: error, error: oops}, where: first}", "no error 'oops'"),
+        ("- what: {kind: status, status: 42}", "status"),
+        ("- what: {kind: link, bytes_per_s: 0}", "bytes_per_s"),
+        ("- {what: {kind: cut}, when: {share: 2}}", "share"),
         ("- 3", "fault script is wrong"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import ssl
 
 import pytest
+import trustme
 
 from conftest import RealRun, VirtualRun
 from forebay.testbed.twins import PRESETS, Twin, TwinConfig
@@ -166,6 +168,37 @@ def test_a_reset_reaches_a_real_socket(real: RealRun) -> None:
         twin.set_script(Script.decode("- what: {kind: cut, how: rst}"))
         with pytest.raises(ConnectionResetError):
             await exchange(twin, post())
+        await twin.close()
+
+    real(main())
+
+
+def test_a_connection_may_be_slow_from_its_beginning(virtual: VirtualRun) -> None:
+    async def main(world: VirtualWorld) -> None:
+        config = TwinConfig(models=CONFIG.models, seed=1, bytes_per_s=500)
+        twin = await Twin.start(world, config=config)
+        start_ns = world.now_ns()
+        said = await exchange(twin, post(more=CLOSE))
+        taken_s = (world.now_ns() - start_ns) / 1e9
+        assert taken_s == pytest.approx(len(said) / 500, abs=0.1)
+        await twin.close()
+
+    virtual(main)
+
+
+def test_a_twin_speaks_tls(real: RealRun) -> None:
+    async def main() -> None:
+        authority = trustme.CA()
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(server)
+        caller = ssl.create_default_context()
+        authority.configure_trust(caller)
+        twin = await Twin.start(RealWorld(), config=CONFIG, tls=server)
+        assert twin.base_url.startswith("https://")
+        reader, writer = await asyncio.open_connection("127.0.0.1", twin.port, ssl=caller)
+        writer.write(post(more=CLOSE))
+        assert b"HTTP/1.1 200 OK" in await reader.read()
+        writer.close()
         await twin.close()
 
     real(main())

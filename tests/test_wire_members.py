@@ -101,7 +101,7 @@ def refusal(body: bytes) -> str:
     return caught.value.code.name
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(members=OBJECTS, rng=SPELLINGS)
 def test_each_member_is_found_where_it_stands(members: dict[str, Any], rng: Random) -> None:
     before, after = blank(rng), blank(rng)
@@ -118,7 +118,7 @@ def test_each_member_is_found_where_it_stands(members: dict[str, Any], rng: Rand
         assert found.edits({name: b"0"}) == [(start, start + len(found.raw[name]), b"0")]
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(members=OBJECTS, changes=OBJECTS, rng=SPELLINGS)
 def test_edits_change_what_they_name_and_no_other_byte(
     members: dict[str, Any], changes: dict[str, Any], rng: Random
@@ -157,7 +157,7 @@ def test_no_change_is_no_splice(members: dict[str, Any]) -> None:
     assert apply(body, []) == body
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(
     members=OBJECTS.filter(bool), value=VALUES, at=st.integers(0, 10), rng=SPELLINGS, which=NAMES
 )
@@ -290,7 +290,7 @@ def check(body: bytes) -> None:
             pytest.fail(refused)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 @example(b"")
 @example(b"\xef\xbb\xbf{}")
@@ -309,7 +309,7 @@ def test_any_bytes_are_taken_or_refused_in_words(body: bytes) -> None:
     check(body)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(
     words=st.lists(
         st.sampled_from(
@@ -326,15 +326,17 @@ def test_nearly_json_is_taken_or_refused_in_words(words: list[str]) -> None:
     check(('{"a":' + "".join(words) + "}").encode())
 
 
-@settings(max_examples=500)
-@given(members=OBJECTS, rng=SPELLINGS, places=CUTS, new=st.binary(max_size=3))
+@settings(max_examples=300)
+@given(
+    members=OBJECTS, rng=SPELLINGS, places=CUTS, new=st.binary(max_size=3), drop=st.integers(0, 2)
+)
 def test_broken_json_is_taken_or_refused_in_words(
-    members: dict[str, Any], rng: Random, places: list[int], new: bytes
+    members: dict[str, Any], rng: Random, places: list[int], new: bytes, drop: int
 ) -> None:
     body = spelled(members, rng).encode()
     for place in places:
         at = place % (len(body) + 1)
-        body = body[:at] + new + body[at + rng.randrange(3) :]
+        body = body[:at] + new + body[at + drop :]
     assume(len(body) < 2000)
     check(body)
 

@@ -122,7 +122,7 @@ class Visitor:
             "query_string": query.encode(),
             "headers": [(n.encode(), v.encode()) for n, v in sent.items() if v != "-"],
         }
-        answer = asyncio.run(_exchange(self.console, scope, body))
+        answer = asyncio.run(exchange(self.console, scope, body))
         for name, value in answer.headers:
             if name == b"set-cookie":
                 self._keep(value.decode())
@@ -137,7 +137,7 @@ class Visitor:
             self.cookies[name] = value
 
 
-async def _exchange(console: Console, scope: dict[str, Any], body: bytes) -> Answer:
+async def exchange(console: Console, scope: dict[str, Any], body: bytes) -> Answer:
     pieces = [body[i : i + 5000] for i in range(0, len(body), 5000)] or [b""]
     sent: list[dict[str, Any]] = []
 

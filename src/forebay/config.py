@@ -38,7 +38,9 @@ FILES = ("forebay.yaml", "forebay.yml")
 class Server(ServerLimits, frozen=True, forbid_unknown_fields=True):
     """The port that applications use."""
 
+    #: address to listen on; another than loopback needs a caller's key to exist
     host: str = "127.0.0.1"
+    #: 0 takes a free one
     port: int = 8080
     #: data-plane processes; one answers about 15,000 cached requests a second
     workers: int = 1
@@ -47,13 +49,18 @@ class Server(ServerLimits, frozen=True, forbid_unknown_fields=True):
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The console and the operators' API."""
 
+    #: address to listen on; an admin key is asked for on every one
     host: str = "127.0.0.1"
+    #: 0 takes a free one
     port: int = 8081
     #: host names the console may be opened under, beside local ones
     hosts: list[str] = []
 
 
 class Caches(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Answers that need no model."""
+
+    #: the same request, the same answer
     exact: Exact = Exact()
 
 
@@ -62,8 +69,9 @@ class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     #: full: exact bytes; hashed: their SHA-256; off: neither (times, tokens and cost stay)
     capture: Capture = "full"
+    #: records older than this are deleted; 0 keeps them
     retention_days: int = 14
-    #: most disk for records, in MiB; the oldest go first
+    #: most disk for records, in MiB; the oldest go first; 0 sets no bound
     max_mb: int = 10_240
 
 

@@ -29,6 +29,8 @@ from forebay.wire.members import Members
 from forebay.world import World
 
 _DELIVERY = frozenset({"stream", "stream_options"})
+#: Headers that go up and name the request, not what it asks: another value each time.
+_LABELS = frozenset({b"idempotency-key", b"x-client-request-id"})
 #: Bookkeeping per entry beside the bytes of its forms: key, slots, lists (sys.getsizeof).
 ENTRY_OVERHEAD = 700
 
@@ -43,10 +45,11 @@ _ID_PREFIX = {"chat": "chatcmpl-", "messages": "msg_"}
 class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The exact cache."""
 
+    #: false: nothing is kept, every reply says `bypass`
     enabled: bool = True
     #: most memory for answers, in MiB, per worker
     max_mb: int = 64
-    #: how long an answer may be given again
+    #: how long an answer may be given again, in seconds
     ttl_s: float = 3600.0
 
     def build(self) -> "ExactCache | None":
@@ -187,13 +190,15 @@ def key_of(x: Exchange, members: Members, target: str, headers: Headers) -> byte
     """What makes two requests the same: 32 bytes. Sync, ~6 µs for 5 KB.
 
     `target` names provider and model; `headers` are those that go to the provider, which may
-    change the answer (`anthropic-beta`). Parts are joined by NUL, which none of them can
-    hold, so that no two different requests are the same bytes.
+    change the answer (`anthropic-beta`), but for labels of the request. Parts are joined by
+    NUL, which ids, headers and JSON cannot hold (a model's name may, but it stands among the
+    members again, as JSON), so that no two different requests are the same bytes.
     """
     tenant = x.tenant
     parts = [f"{tenant.team}\0{tenant.project}\0{x.endpoint}\0{target}".encode()]
     for header in sorted(headers):
-        parts += header
+        if header[0] not in _LABELS:
+            parts += header
     parts.append(b"")  # no header has an empty name: here the members begin
     raw = members.raw
     for name in sorted(raw):

@@ -17,6 +17,7 @@ VERBS = (
     ("schema", "add_schema"),
     ("keys", "add"),
     ("models", "add"),
+    ("trace", "add"),
     ("sim", "add"),
     ("bench", "add"),
 )

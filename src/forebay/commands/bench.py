@@ -1,6 +1,7 @@
 """`forebay bench`: ten thousand interactions with and without Forebay, as a table."""
 
 import os
+import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from forebay.testbed.load.workload import Lengths
 
 ROWS = ("direct", "retrieval", "forebay")
+#: `--quick` runs the same rates for a fifth of the time
+QUICK = 0.2
 #: where the traces may be: an environment variable, else beside the repository
 DATA_VARIABLE = "FOREBAY_BENCH_DATA"
 DATA_DEFAULT = Path(__file__).parents[4] / "shared" / "data"
@@ -53,6 +56,7 @@ def run(args: Namespace) -> int:
     import uvloop
     from rich.console import Console
 
+    from forebay.testbed.load.workload import Curve
     from forebay.testbed.table import bench, report
     from forebay.testbed.twins.house import raise_file_limit
     from forebay.world import RealWorld
@@ -73,18 +77,21 @@ def run(args: Namespace) -> int:
         err.print(f"No Azure trace in {data}: its lengths are left out, arrivals are Gamma.")
         lengths.remove("azure")
     plan = bench.Plan(
-        rows=args.rows, lengths=lengths, seed=args.seed, quick=args.quick,
+        rows=args.rows,
+        lengths=lengths,
+        seed=args.seed,
+        curve=Curve().shortened(QUICK) if args.quick else Curve(),
         data=data if data.is_dir() else None,
-    )  # fmt: skip
+    )
     with _Bar(err, len(plan.rows) * len(plan.lengths)) as bar:
         rows = uvloop.run(bench.run(RealWorld(), plan, bar.show))
+    figures = report.figures(rows)
     if args.json:
-        print(msgspec.json.encode({"seed": plan.seed, "quick": plan.quick, "rows": rows}).decode())
-    else:
-        Console().print(report.table(rows, plan))
-        for line in report.remarks(rows):
-            print(line)
-    for line in report.figures(rows):
+        shown = {"seed": plan.seed, "quick": args.quick, "rows": rows, "figures": figures}
+        print(msgspec.json.encode(shown).decode())
+        return 0
+    Console(width=None if sys.stdout.isatty() else 110).print(report.table(rows, plan))
+    for line in report.remarks(rows) + figures:
         print(line)
     return 0
 

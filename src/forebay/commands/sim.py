@@ -66,8 +66,9 @@ async def _serve(args: Namespace, show: "Callable[[list[Listed]], None]") -> Non
     script = await asyncio.to_thread(args.script.read_bytes) if args.script else None
     house.raise_file_limit()
     running = await house.start(world, args.host, args.port, twins, script)
+    over = await _end(args.until_eof)
     show([entry for entry, _ in running])
-    await _ended(args.until_eof)
+    await over.wait()
     for _, twin in running:
         await twin.close()
 
@@ -90,14 +91,15 @@ def _show(listed: "list[Listed]") -> None:
     sys.stdout.flush()
 
 
-async def _ended(until_eof: bool) -> None:
+async def _end(until_eof: bool) -> asyncio.Event:
+    """Set when it is time to go: on a signal, or when stdin ends."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, over.set)
     if until_eof:
         await loop.connect_read_pipe(lambda: _Lifeline(over), sys.stdin)
-    await over.wait()
+    return over
 
 
 class _Lifeline(asyncio.Protocol):

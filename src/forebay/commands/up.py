@@ -24,9 +24,7 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--config", type=Path, help="default: ./forebay.yaml, where there is one")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, help="gateway's port (default 8080; 0: free)"
-    )
+    parser.add_argument("--port", type=int, help="gateway's port (default 8080; 0: free)")
     parser.add_argument("--admin-port", type=int, help="console's port (default 8081; 0: free)")
     parser.add_argument("--workers", type=int, help="data-plane processes (default 1)")
     parser.add_argument("--no-local", action="store_true", help="start no local model")

@@ -152,7 +152,7 @@ def _part(part: Any) -> Part:
     match part:
         case str(text):
             return Part("text", text)
-        case {"type": "text" | "input_text" | "output_text", "text": str(text)}:
+        case {"type": "text" | "input_text" | "output_text" | "summary_text", "text": str(text)}:
             return Part("text", text)
         case {"type": "thinking", "thinking": str(text)}:
             return Part("reasoning", text)

@@ -8,9 +8,13 @@ from forebay.schema.usage import usd
 
 US, MS, S, MINUTE = 1_000, 1_000_000, 1_000_000_000, 60_000_000_000
 
-#: What a terminal or a browser acts on instead of showing: controls, and the marks that turn
-#: the direction of text round, by which "1000" can be made to read "0001".
-_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+#: What a terminal or a browser acts on, or hides, instead of showing it: controls; marks that
+#: turn the direction of text, by which "1000" can be made to read "0001"; characters without
+#: width, in which text can be smuggled. The two joiners are left: emoji and Persian need them.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:
@@ -25,7 +29,9 @@ def readable(data: bytes) -> str:
 
 def _spelled(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def duration(ns: int) -> str:

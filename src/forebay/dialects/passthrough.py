@@ -90,6 +90,18 @@ class _Watcher:
         self._at = 0  # offset of the next event in the provider's stream
 
     def feed(self, chunk: bytes) -> bytes:
+        # A chunk that is one whole event of content is what a stream consists of: it is told
+        # by substring searches and passed as it is.
+        size = len(chunk)
+        if (
+            not self._splitter.held
+            and chunk.find(b"\n\n") == size - 2
+            and b"\r" not in chunk
+            and self._is_content(chunk)
+        ):
+            self.finding.progress += 1
+            self._at += size
+            return chunk
         events = self._splitter.feed(chunk)
         if len(events) == 1:
             return self._pass(events[0])
@@ -107,9 +119,17 @@ class _Watcher:
         self._at += size
         return event
 
-    def _watch(self, event: bytes) -> bool:
-        """Learn from an event; False withholds it."""
+    def _is_content(self, event: bytes) -> bool:
+        """Whether it is surely content and nothing else. Sync, ~0.3 µs; False is no verdict."""
         raise NotImplementedError
+
+    def _watch(self, event: bytes) -> bool:
+        """Learn from an event of any kind; False withholds it."""
+        raise NotImplementedError
+
+
+#: What follows a key whose value is null, as servers space it; anything else is looked into.
+_NULL = (b":nul", b": nu")
 
 
 class _ChatStream(_Watcher):
@@ -117,22 +137,18 @@ class _ChatStream(_Watcher):
         super().__init__()
         self._withhold_usage = withhold_usage
 
-    def _watch(self, event: bytes) -> bool:
+    def _is_content(self, event: bytes) -> bool:
         at = event.find(b'"finish_reason"')
-        if (
-            at > 0
-            and event[at + 15 : at + 19] in (b":nul", b": nu")
-            and event.find(b'"finish_reason"', at + 19) < 0
-            and b'"error"' not in event
-        ):
-            at = event.find(b'"usage"')
-            if at < 0 or event[at + 7 : at + 11] in (b":nul", b": nu"):
-                if b'"content":""' not in event and b'"delta":{}' not in event:
-                    self.finding.progress += 1
-                return True
-        return self._look(event)
+        if at < 0 or event[at + 15 : at + 19] not in _NULL or b'"error"' in event:
+            return False
+        if event.find(b'"finish_reason"', at + 19) >= 0:  # of another choice
+            return False
+        at = event.find(b'"usage"')
+        if at >= 0 and event[at + 7 : at + 11] not in _NULL:
+            return False
+        return b'"content":""' not in event and b'"delta":{}' not in event
 
-    def _look(self, event: bytes) -> bool:
+    def _watch(self, event: bytes) -> bool:
         data = sse.parse(event).data
         if data is None:
             return True
@@ -217,10 +233,10 @@ class _MessagesStream(_Watcher):
         super().__init__()
         self._usage: dict[str, Any] = {}  # message_start's, updated by each message_delta
 
+    def _is_content(self, event: bytes) -> bool:
+        return event.startswith(b"event: content_block_delta\n")
+
     def _watch(self, event: bytes) -> bool:
-        if event.startswith(b"event: content_block_delta\n"):
-            self.finding.progress += 1
-            return True
         data = sse.parse(event).data
         if data is None:
             return True
@@ -293,8 +309,13 @@ _RESPONSES_END = (b'"response.completed"', b'"response.incomplete"', b'"response
 
 
 class _ResponsesStream(_Watcher):
+    def _is_content(self, event: bytes) -> bool:
+        return event.startswith(b"event: response.") and event.find(b".delta\n") == (
+            event.find(b"\n") - 6
+        )
+
     def _watch(self, event: bytes) -> bool:
-        if event.startswith(b"event:") and event[: event.find(b"\n")].endswith(b".delta"):
+        if self._is_content(event):
             self.finding.progress += 1
             return True
         if any(kind in event for kind in _RESPONSES_END) or b'"error"' in event:

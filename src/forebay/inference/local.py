@@ -41,6 +41,7 @@ Say = Callable[[str], None]
 class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The models on this machine. `local: {enabled: false}` for none."""
 
+    #: false starts none
     enabled: bool = True
     #: a name from `forebay models list`, or the path of a GGUF file of your own
     model: str = SMOLLM2.name

@@ -13,6 +13,7 @@ from typing import Any
 
 from forebay.observe.index import COLUMNS, Row
 
+UP_HELP = "1 where the back office answered this scrape, else 0 and its metrics are missing."
 _TTFT_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 MAX_SERIES = 2_000
 
@@ -72,7 +73,8 @@ class Metrics:
             total += count
             lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
         lines += [f"{name}_sum {self._ttft_sum_s:.6f}", f"{name}_count {total}"]
-        lines += ["# TYPE forebay_back_office_up gauge", "forebay_back_office_up 1"]
+        name = "forebay_back_office_up"
+        lines += [f"# HELP {name} {UP_HELP}", f"# TYPE {name} gauge", f"{name} 1"]
         return "\n".join(lines) + "\n"
 
     def _add(self, name: str, labels: Labels, value: int) -> None:

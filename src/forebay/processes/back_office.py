@@ -49,7 +49,7 @@ from forebay.world import RealWorld
 log = logging.getLogger("forebay.back_office")
 
 KEYS_POLL_S = 0.25  # how long a revoked key may still work, at most
-GATHER_S = 0.1
+GATHER_S = 0.2
 PRICES_S = 3600.0
 DISCOVERY_S = 900.0
 TIDY_S = 5.0
@@ -68,6 +68,7 @@ class BackOffice:
         writer: Writer,
         metrics: Metrics,
         providers: dict[str, Provider],
+        writing: ThreadPoolExecutor,
     ) -> None:
         self.world = world
         self.keys = keys
@@ -78,8 +79,7 @@ class BackOffice:
         self.snapshot = Snapshot(keys=keys.snapshot(), discovered={}, listed={}, rates=[], local=[])
         self.keyring.load(self.snapshot.keys or [])
         self.lines: set[Line] = set()
-        # One thread writes; the loop goes on. SQLite and zstd release the interpreter.
-        self._writing = ThreadPoolExecutor(1, "writer")
+        self._writing = writing
         self._pricing = ThreadPoolExecutor(1, "prices")
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -95,7 +95,7 @@ class BackOffice:
         self.lines.add(line)
         line.send(SNAPSHOT, encode_snapshot(self.snapshot))
 
-    def _frame(self, line: Line, kind: bytes, payload: bytes) -> None:
+    def _frame(self, line: Line, kind: bytes, payload: memoryview) -> None:
         if kind == RECORDS:
             self._pending += unpack_records(payload)
             self._pending_bytes += len(payload)
@@ -132,7 +132,10 @@ class BackOffice:
             if line.transport is not None and not line.transport.is_reading():
                 line.transport.resume_reading()
         if batch:
+            before = self.writer.trouble
             await loop.run_in_executor(self._writing, self.writer.write, batch)
+            if (trouble := self.writer.trouble) and trouble != before:
+                log.warning("records: %s", trouble)
 
     async def tidy(self) -> None:
         """Retention and sealing, whenever nothing waits."""
@@ -203,10 +206,11 @@ class BackOffice:
 
     async def close(self) -> None:
         """Everything that arrived is written before this returns."""
-        await self._write_pending(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        await self._write_pending(loop)
+        await loop.run_in_executor(self._writing, self.writer.close)
         self._writing.shutdown()
         self._pricing.shutdown(cancel_futures=True)
-        self.writer.close()
         self.keys.close()
 
 
@@ -224,24 +228,32 @@ async def serve(args: argparse.Namespace) -> None:
     kept = loaded.forebay.record
     retention = Retention(kept.retention_days * 86400, kept.max_mb * 1024 * 1024)
     metrics = Metrics()
-    writer = Writer(
-        data / "traces", world, secrets=secrets, retention=retention, on_rows=metrics.count
-    )
-    office = BackOffice(world, keys, writer, metrics, providers)
-
+    # One thread writes; the loop goes on. SQLite and zstd release the interpreter. It opens the
+    # store, too: SQLite lets only the thread that opened a connection use it.
     loop = asyncio.get_running_loop()
+    writing = ThreadPoolExecutor(1, "writer")
+    writer = await loop.run_in_executor(
+        writing,
+        lambda: Writer(
+            data / "traces", world, secrets=secrets, retention=retention, on_rows=metrics.count
+        ),
+    )
+    office = BackOffice(world, keys, writer, metrics, providers, writing)
+
     line_server = await loop.create_unix_server(office.line, str(args.link))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    for work in (
-        office.write_records,
-        office.tidy,
-        office.watch_keys,
-        office.watch_models,
-        office.watch_prices,
-    ):
+    standing = [
         world.spawn(work(), work.__name__)
+        for work in (
+            office.write_records,
+            office.tidy,
+            office.watch_keys,
+            office.watch_models,
+            office.watch_prices,
+        )
+    ]
 
     console = Console(
         data / "traces",
@@ -267,6 +279,9 @@ async def serve(args: argparse.Namespace) -> None:
     server.should_exit = True
     await serving
     line_server.close()
+    for task in standing:
+        task.cancel()
+    await asyncio.wait(standing)
     await office.close()
 
 

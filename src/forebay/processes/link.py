@@ -31,6 +31,7 @@ MAX_FRAME_BYTES = 128 * 1024 * 1024
 #: Unsent bytes at which records stay in the recorder's ring instead.
 HIGH_WATER_BYTES = 8 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
+_HEAD_BYTES = 5
 RECONNECT_S = 0.25
 
 
@@ -61,19 +62,19 @@ def pack_records(batch: list[bytes]) -> list[bytes]:
     return parts
 
 
-def unpack_records(payload: bytes) -> list[bytes]:
+def unpack_records(payload: memoryview) -> list[bytes]:
     """Raises ValueError on a payload that is cut."""
     records = []
-    at = 0
-    while at < len(payload):
-        if at + 4 > len(payload):
+    at, end = 0, len(payload)
+    while at < end:
+        if at + 4 > end:
             raise ValueError("a record's length is cut")
+        start = at + 4
         (size,) = _LENGTH.unpack_from(payload, at)
-        at += 4
-        if at + size > len(payload):
+        at = start + size
+        if at > end:
             raise ValueError("a record is cut")
-        records.append(payload[at : at + size])
-        at += size
+        records.append(bytes(payload[start:at]))
     return records
 
 
@@ -82,14 +83,16 @@ class Line(asyncio.Protocol):
 
     def __init__(
         self,
-        on_frame: "Callable[[Line, bytes, bytes], None]",
+        on_frame: "Callable[[Line, bytes, memoryview], None]",
         on_lost: "Callable[[Line], None]",
         on_made: "Callable[[Line], None] | None" = None,
     ) -> None:
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._on_made = on_made
-        self._buffer = bytearray()
+        self._held: list[bytes] = []  # pieces of a frame that isn't complete
+        self._size = 0  # of all of them
+        self._needed = 0  # for the frame to be complete
         self.transport: asyncio.Transport | None = None
 
     def send(self, kind: bytes, payload: bytes) -> None:
@@ -106,21 +109,32 @@ class Line(asyncio.Protocol):
             self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        # Records come in frames of 256 KB, over several reads: gathered and joined once.
+        if self._held:
+            self._held.append(data)
+            self._size += len(data)
+            if self._size < self._needed:
+                return
+            data = b"".join(self._held)
+        view = memoryview(data)
         at = 0
-        while len(self._buffer) - at >= 5:
-            (size,) = _LENGTH.unpack_from(self._buffer, at)
+        self._needed = _HEAD_BYTES
+        while len(data) - at >= _HEAD_BYTES:
+            (size,) = _LENGTH.unpack_from(data, at)
             if size > MAX_FRAME_BYTES:
+                self._held = []
                 if self.transport is not None:
                     self.transport.abort()
                 return
-            if len(self._buffer) - at < 5 + size:
+            start = at + _HEAD_BYTES
+            if len(data) - start < size:
+                self._needed = _HEAD_BYTES + size
                 break
-            kind = bytes(self._buffer[at + 4 : at + 5])
-            payload = bytes(self._buffer[at + 5 : at + 5 + size])
-            at += 5 + size
-            self._on_frame(self, kind, payload)
-        del self._buffer[:at]
+            at = start + size
+            self._on_frame(self, data[start - 1 : start], view[start:at])
+        rest = data[at:] if at else data
+        self._held = [rest] if rest else []
+        self._size = len(rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -192,14 +206,14 @@ class Link:
         async with asyncio.timeout(timeout_s):
             return await asked
 
-    def _frame(self, line: Line, kind: bytes, payload: bytes) -> None:
+    def _frame(self, line: Line, kind: bytes, payload: memoryview) -> None:
         if kind == SNAPSHOT:
             self._on_snapshot(decode_snapshot(payload))
             self.synced.set()
         elif kind == METRICS and self._metrics:
             asked = self._metrics.pop(0)
             if not asked.done():
-                asked.set_result(payload.decode())
+                asked.set_result(str(payload, "utf-8"))
 
     def _lost(self) -> None:
         self._line = None

@@ -69,20 +69,21 @@ class Supervisor:
         config = self.loaded.forebay
         keys = KeyStore.open(self.data, self.world)
         try:
-            self.admin_key = keys.ensure_admin()
             wall_ns = self.world.wall_ns()
             usable = [row for row in keys.snapshot() if row.state(wall_ns) == "active"]
+            if not is_loopback(_numeric(config.server.host)) and not any(
+                row.role == "caller" for row in usable
+            ):
+                raise Failure(
+                    "not_configured",
+                    f"server.host {config.server.host} can be reached from other machines, and "
+                    "no caller has a key yet.",
+                    hint="Make one first: forebay keys create.",
+                )
+            # After the refusal: this key is shown by whoever starts, once.
+            self.admin_key = keys.ensure_admin()
         finally:
             keys.close()
-        if not is_loopback(_numeric(config.server.host)) and not any(
-            row.role == "caller" for row in usable
-        ):
-            raise Failure(
-                "not_configured",
-                f"server.host {config.server.host} can be reached from other machines, and no "
-                "caller has a key yet.",
-                hint="Make one first: forebay keys create.",
-            )
         gateway = [_bind(config.server.host, config.server.port)]
         port = gateway[0].getsockname()[1]
         for _ in range(config.server.workers - 1):

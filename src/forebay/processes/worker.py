@@ -27,6 +27,7 @@ from forebay import config as configuration
 from forebay import tether
 from forebay.admission.key_store import PEPPER_NAME
 from forebay.assemble import DataPlane, data_plane
+from forebay.observe.metrics import UP_HELP
 from forebay.processes.link import Link, Snapshot
 from forebay.wire.server import Connection
 from forebay.world import RealWorld
@@ -58,16 +59,20 @@ class WorkerControl:
         try:
             text = await self.link.metrics()
         except (TimeoutError, ConnectionError):
-            text = "# TYPE forebay_back_office_up gauge\nforebay_back_office_up 0\n"
+            name = "forebay_back_office_up"
+            text = f"# HELP {name} {UP_HELP}\n# TYPE {name} gauge\n{name} 0\n"
         recorder, cache = self.plane.recorder, self.plane.way.cache
         lines = [
+            "# HELP forebay_records_dropped_total Records lost: this worker's ring was full.",
             "# TYPE forebay_records_dropped_total counter",
             f"forebay_records_dropped_total {recorder.dropped}",
+            "# HELP forebay_records_without_content_total Records kept without what was said.",
             "# TYPE forebay_records_without_content_total counter",
             f"forebay_records_without_content_total {recorder.dropped_content}",
         ]
         if cache is not None:
             lines += [
+                "# HELP forebay_cache_held_bytes Bytes of answers in this worker's exact cache.",
                 "# TYPE forebay_cache_held_bytes gauge",
                 f"forebay_cache_held_bytes {cache.held_bytes}",
             ]

@@ -14,7 +14,9 @@ VERSION = b"2023-06-01"
 class Anthropic(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="anthropic"):
     """An API in Anthropic's dialect. Without `base_url` it is Anthropic's own."""
 
+    #: where its API lives, without /v1
     base_url: str = BASE_URL
+    #: the provider's own key; empty sends none
     api_key: str = ""
 
     def build(self, name: str, world: World) -> Provider:

@@ -19,8 +19,11 @@ class AzureOpenAI(
 ):
     """An Azure OpenAI resource: base_url like https://NAME.openai.azure.com."""
 
+    #: a key of the resource
     api_key: str = ""
+    #: sent as api-version, but for /v1/responses, which needs none
     api_version: str = API_VERSION
+    #: names that callers use → names of your deployments
     deployments: dict[str, str] = {}  # noqa: RUF012  (msgspec copies defaults)
 
     def build(self, name: str, world: World) -> Provider:

@@ -42,10 +42,15 @@ class Facts(msgspec.Struct, frozen=True):
 class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one model can take and give; None where nobody said."""
 
+    #: most tokens of a request and its answer
     context_tokens: int | None = None
+    #: most tokens of an answer
     max_output_tokens: int | None = None
-    prefill: bool | None = None  # None: as its provider
+    #: whether it continues an assistant message that the request ends with; unset: as its provider
+    prefill: bool | None = None
+    #: whether it takes tools; false: a request with tools is refused
     tools: bool | None = None
+    #: whether it takes images; false: a request with images is refused
     images: bool | None = None
 
 

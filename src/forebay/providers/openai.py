@@ -14,11 +14,16 @@ BASE_URL = "https://api.openai.com/v1"
 class OpenAI(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="openai"):
     """An API in OpenAI's dialect. Without `base_url` it is OpenAI's own."""
 
+    #: where its API lives; path included
     base_url: str = BASE_URL
+    #: the provider's own key; empty sends none
     api_key: str = ""
+    #: sent as OpenAI-Organization
     organization: str = ""
+    #: sent as OpenAI-Project
     project: str = ""
-    #: name in the price list (genai-prices); "" means free, as for a server of your own
+    #: name in the price list (genai-prices); "" means free, as for a server of your own;
+    #: unset: `openai` at OpenAI itself, else the name you gave the provider
     prices: str | msgspec.UnsetType = msgspec.UNSET
 
     def build(self, name: str, world: World) -> Provider:

@@ -5,6 +5,8 @@ sent and what it got are in the Exchange from the first moment, so that a record
 call shows as much as was known.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from forebay.dialects import failures
@@ -25,16 +27,21 @@ _UNREACHABLE = frozenset(
 _TOO_LATE = frozenset({"first_byte_timeout", "idle_timeout", "total_timeout"})
 
 
+#: At most an hour: a record keeps times of chunks as 32 bits of microseconds.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long each wait for a provider may take, in seconds."""
 
-    connect_s: float = 5.0
+    #: until there is a connection, TLS included
+    connect_s: Seconds = 5.0
     #: until the answer begins; reasoning models think before their first word
-    first_token_s: float = 120.0
+    first_token_s: Seconds = 120.0
     #: between two pieces of content
-    between_tokens_s: float = 60.0
+    between_tokens_s: Seconds = 60.0
     #: the whole request
-    total_s: float = 900.0
+    total_s: Seconds = 900.0
 
     def clocks(self, received_ns: int) -> Clocks:
         return Clocks(

@@ -16,6 +16,11 @@ from forebay.wire.upstream import Call
 from forebay.world import World
 
 
+#: Most bytes of a stream that are kept for the record. A chat answer that is longer is no
+#: answer any more; a file passed through goes on, its record without content.
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+
+
 class Relay:
     def __init__(
         self,
@@ -32,6 +37,7 @@ class Relay:
         self._attempt = attempt
         self._call = call
         self._stream = stream
+        self._finding = stream.finding
         self._caller = caller
         self._begin = begin
         self._progress = 0
@@ -50,21 +56,42 @@ class Relay:
         if self.failure is not None:
             return
         now = self._now_ns()
-        self._body.add(data, now)
+        body = self._body
+        body.data += data  # Chunks.add, in line: this runs for each event of each stream
+        body.marks.append(len(body.data))
+        body.marks.append((now - body.start_ns) // 1000)
+        if len(body.data) > MAX_KEPT_BYTES:
+            self._overflow()
         try:
             out = self._stream.feed(data)
         except Failure as failure:
             self.failure = failure
             self._call.abort()
             return
-        progress = self._stream.finding.progress
+        progress = self._finding.progress
         if progress != self._progress:
-            self._progress = progress
-            if not self._attempt.first_ns:
+            if self._progress:
+                self._call.progress_ns = now
+            else:
                 self._attempt.first_ns = now
-            self._call.progress()
+                self._call.progress()
+            self._progress = progress
         if out:
-            self._send(out, now)
+            if self.began and self._reply is None:
+                self._caller.push(out)
+            else:
+                self._send(out, now)
+
+    def _overflow(self) -> None:
+        """More than is kept: nothing grows without a bound."""
+        if self._x.endpoint == "passthrough":
+            self._body.data.clear()
+            del self._body.marks[:]
+            self._x.capture = "off"
+            return
+        limit = f"{MAX_KEPT_BYTES >> 20} MiB"
+        self.failure = Failure("bad_answer", f"The provider's stream is over {limit} long.")
+        self._call.abort()
 
     def slow(self, slow: bool) -> None:
         """The caller fell behind, or caught up."""

@@ -17,6 +17,9 @@ import msgspec
 
 from forebay.errors import Failure
 
+#: The largest API has about 60; a million tiny ones would hold the loop for a second.
+MAX_MEMBERS = 1_000
+
 Splice = tuple[int, int, bytes]
 """Replace body[start:end] by the bytes."""
 
@@ -81,6 +84,8 @@ def parse(body: bytes) -> Members:
         raise too_deep() from None
     except msgspec.DecodeError as error:
         raise Failure("bad_json", f"The body is not a JSON object: {error}.") from None
+    if len(raw) > MAX_MEMBERS:
+        raise Failure("bad_request", f"The body has over {MAX_MEMBERS} top-level members.")
     # `{"k":v,"l":v}` without white space has exactly so many bytes if each key stands once;
     # a second `k` would add to the body and not to the sum. That is how SDKs write; any
     # other body is walked.

@@ -111,7 +111,8 @@ class Target:
 
     async def _open(self, clocks: Clocks) -> Connection:
         """A connection nobody has used yet, or one that came free while waiting in line."""
-        timeout_s = min(clocks.connect_s, (clocks.total_at_ns - self.world.now_ns()) / SECOND_NS)
+        left_s = (clocks.total_at_ns - self.world.now_ns()) / SECOND_NS
+        timeout_s = min(clocks.connect_s, left_s)
         step: list[str] = ["pool"]
         try:
             async with asyncio.timeout(timeout_s):
@@ -133,7 +134,7 @@ class Target:
                 self._connections.add(connection)
                 return connection
         except TimeoutError:
-            if self.world.now_ns() >= clocks.total_at_ns:
+            if left_s <= clocks.connect_s:
                 raise LinkError("total_timeout", f"the deadline passed ({step[0]})") from None
             if step[0] == "pool":
                 raise LinkError(

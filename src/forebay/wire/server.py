@@ -41,12 +41,19 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 class ServerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds on callers. Seconds and bytes; a caller over one is told which."""
 
+    #: until a request's head is complete
     head_s: float = 10.0
+    #: from its head until its body is complete
     body_s: float = 60.0
+    #: an idle connection is held this long for the next request
     keep_alive_s: float = 75.0
+    #: most connections of callers at once, per worker
     connections: int = 10_000
+    #: most bytes of a request's head
     head_bytes: int = 64 * 1024
+    #: most headers of a request
     headers: int = 100
+    #: most bytes of a request's body
     body_bytes: int = 32 * 1024 * 1024
 
 

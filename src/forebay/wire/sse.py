@@ -45,10 +45,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class Splitter:
     """Chunks in, whole raw events out. Holds at most one unfinished event."""
 
-    __slots__ = ("_held", "limit")
+    __slots__ = ("held", "limit")
 
     def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
-        self._held = bytearray()
+        self.held = bytearray()
         self.limit = limit
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -57,7 +57,7 @@ class Splitter:
         Raises Failure(bad_answer) where an event outgrows the limit.
         """
         if (
-            not self._held
+            not self.held
             and chunk.endswith(b"\n\n")
             and b"\r" not in chunk
             and not chunk.startswith(_MAYBE_BLANK)
@@ -69,7 +69,7 @@ class Splitter:
         return self._feed_any(chunk)
 
     def _feed_any(self, chunk: bytes) -> list[bytes]:
-        data = self._held
+        data = self.held
         # What was held was looked through before, and an end is at most four bytes long: an
         # event of n bytes in small pieces costs n, not n².
         look = max(len(data) - 3, 0)
@@ -83,7 +83,7 @@ class Splitter:
                 events.append(bytes(data[start : match.end()]))
                 start = match.end()
         del data[:start]
-        if len(self._held) > self.limit:
+        if len(self.held) > self.limit:
             raise Failure(
                 "bad_answer",
                 f"The provider sent an event of over {self.limit} bytes without an end.",
@@ -96,7 +96,7 @@ class Splitter:
         The standard drops it; providers do send a last event so, and a caller must not lose
         it, so the caller of this method decides.
         """
-        held, self._held = bytes(self._held), bytearray()
+        held, self.held = bytes(self.held), bytearray()
         return b"" if _blank(held) else held
 
 

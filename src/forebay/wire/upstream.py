@@ -96,6 +96,7 @@ class Call:
         "headers",
         "method",
         "pieces",
+        "progress_ns",
         "sink",
         "size",
         "status",
@@ -114,6 +115,7 @@ class Call:
         self.error: LinkError | None = None
         self.pieces: list[bytes] = []
         self.size = 0
+        self.progress_ns = 0  # when content last arrived, 0: see `progress`
         self.sink: Callable[[bytes], None] | None = None
 
     async def head(self) -> None:
@@ -307,8 +309,10 @@ class Connection(asyncio.Protocol):
             part = "trailer" if call.head_done else "head"
             self._fail("protocol", f"the response {part} is over {MAX_HEAD_BYTES} bytes")
             return
-        if call.sink is not None:
-            call.deliver()
+        sink = call.sink
+        if sink is not None and call.pieces:
+            pieces, call.pieces = call.pieces, []
+            sink(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if call.ended:
             self._finish(call)
         elif call.sink is None:
@@ -431,8 +435,16 @@ class Connection(asyncio.Protocol):
             self.on_free(self)
 
     def _expired(self) -> None:
-        if self.call is None:
+        call = self.call
+        if call is None:
             self.abort()  # kept alive long enough
+        elif self._clock == "idle_timeout" and call.progress_ns:
+            # Content came since the clock was set: it starts from there.
+            since, call.progress_ns = call.progress_ns, 0
+            idle_ns = int(call.clocks.idle_s * SECOND_NS)
+            self.deadline.set(min(since + idle_ns, call.clocks.total_at_ns))
+            if since + idle_ns >= call.clocks.total_at_ns:
+                self._clock = "total_timeout"
         else:
             self._fail(self._clock, _CLOCK_MESSAGES[self._clock])
 

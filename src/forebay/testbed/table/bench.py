@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.errors import Failure
 from forebay.testbed.load.client import Target
 from forebay.testbed.load.driver import Result
 from forebay.testbed.load.workload import TRACE_FILE, Curve, Lengths, Workload, build
@@ -22,8 +23,6 @@ from forebay.testbed.table.retrieval import Retrieval, measure
 from forebay.testbed.table.rows import Stage, set_up
 from forebay.world import World
 
-#: `--quick` runs the same rates for a fifth of the time
-QUICK = 0.2
 #: driver lag beyond which the driver, not the system under test, was the bottleneck
 LAG_LIMIT_S = 0.05
 
@@ -34,13 +33,9 @@ class Plan(msgspec.Struct, frozen=True):
     rows: list[str]
     lengths: list[Lengths]
     seed: int
-    quick: bool
+    curve: Curve
     #: folder with the traces and SciFact; None: not at hand
     data: Path | None
-
-    @property
-    def curve(self) -> Curve:
-        return Curve().shortened(QUICK) if self.quick else Curve()
 
 
 class Row(msgspec.Struct):
@@ -111,14 +106,16 @@ async def _run(
                 else None,
             )
             bill = await _bill(stage)
+            died = stage.gateway.last_words if stage.gateway is not None else None
         finally:
             meter.stop()
             await stage.close()
-    return _row(name, workload, result, bill, meter, retrieval)
+    notes = [*workload.notes, *stage.notes, *([died] if died else [])]
+    return _row(name, workload, result, bill, meter, notes)
 
 
 class Meter:
-    """CPU of the row's processes between the beginning and the end of the spike."""
+    """CPU of the row's processes in the last quarter of the spike."""
 
     def __init__(self, world: World, stage: Stage, curve: Curve) -> None:
         self._world = world
@@ -164,9 +161,13 @@ async def _bill(stage: Stage) -> dict[str, Any]:
     """The provider's own account: `total_nusd`, and how many `requests` it saw."""
     base_url = stage.twin.ready["twins"][0]["base_url"]
     target = Target.of(base_url, "/_twin/bill", {})
-    reader, writer = await asyncio.open_connection(target.host, target.port)
-    writer.write(b"GET /_twin/bill HTTP/1.1\r\nhost: twin\r\nconnection: close\r\n\r\n")
-    answer = await reader.read()
+    try:
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        writer.write(b"GET /_twin/bill HTTP/1.1\r\nhost: twin\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
+    except OSError as error:
+        said = stage.twin.last_words or str(error)
+        raise Failure("internal", f"The simulated provider gave no bill: {said}.") from None
     writer.close()
     await writer.wait_closed()
     data: dict[str, Any] = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])
@@ -179,11 +180,8 @@ def _row(
     result: Result,
     bill: dict[str, Any],
     meter: Meter,
-    retrieval: Retrieval | None,
+    notes: list[str],
 ) -> Row:
-    notes = list(workload.notes)
-    if name == "retrieval" and retrieval is not None:
-        notes.append(retrieval.note)
     lag_p99_s = result.lag.quantile_us(0.99) / 1e6
     if lag_p99_s > LAG_LIMIT_S:
         notes.append(f"The driver was {lag_p99_s:.3f} s late at p99: the machine was too slow.")

@@ -35,6 +35,14 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def last_words(self) -> str | None:
+        """What it said at the end, if it has ended by itself; None while it runs."""
+        if self._process.returncode is None:
+            return None
+        said = " | ".join(self._said) or "nothing"
+        return f"`forebay {self._verb}` ended with {self._process.returncode}, saying: {said}"
+
     @classmethod
     async def start(cls, verb: str, *arguments: str, home: Path) -> "Child":
         """Raises Failure(internal) with its last words where it does not come up."""

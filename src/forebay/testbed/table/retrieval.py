@@ -49,8 +49,8 @@ class Retrieval(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(workload, arrivals=arrivals)
 
 
-def measure(world: World, scifact: Path | None) -> Retrieval:
-    """Build the index, search every test claim. ~3 s with the data set."""
+def measure(world: World, scifact: Path | None, searches: int = 300) -> Retrieval:
+    """Build the index, search the first test claims. ~8 s with the data set."""
     if scifact is None or not (scifact / "corpus.jsonl.gz").is_file():
         return Retrieval(
             [_exactly("No document was at hand. ")],
@@ -63,7 +63,8 @@ def measure(world: World, scifact: Path | None) -> Retrieval:
         rows = (json.loads(line) for line in corpus)
         index.executemany("INSERT INTO doc VALUES (?, ?)", ((r["title"], r["text"]) for r in rows))
     texts, times = [], []
-    for line in (scifact / "queries.test.jsonl").read_text("utf-8").splitlines():
+    queries = (scifact / "queries.test.jsonl").read_text("utf-8").splitlines()
+    for line in queries[:searches]:
         query = " OR ".join(f'"{word}"' for word in re.findall(r"\w+", json.loads(line)["text"]))
         start_ns = world.now_ns()
         found = index.execute(

@@ -37,6 +37,7 @@ class Stage(msgspec.Struct):
     gateway: Child | None
     driver: Driver
     workload: Workload
+    notes: list[str]
 
     async def close(self) -> None:
         if self.gateway is not None:
@@ -54,6 +55,7 @@ async def set_up(
     headers = {"authorization": f"Bearer {KEY}", "user-agent": "forebay-bench"}
     base_url = provider + "/v1"
     extra = None
+    notes = []
     try:
         if row == "forebay":
             gateway = await start_gateway(gateway_config(provider), home)
@@ -62,6 +64,7 @@ async def set_up(
             assert retrieval is not None
             workload = retrieval.delayed(workload)
             extra = retrieval.extra
+            notes.append(retrieval.note)
     except BaseException:
         await twin.stop()
         raise
@@ -71,7 +74,7 @@ async def set_up(
         ChatBodies(Prompts(seed), MODEL, extra),
         SdkRetries(),
     )
-    return Stage(twin, gateway, driver, workload)
+    return Stage(twin, gateway, driver, workload, notes)
 
 
 def gateway_config(provider: str) -> dict[str, Any]:

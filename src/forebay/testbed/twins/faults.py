@@ -24,12 +24,17 @@ A new kind of fault is one struct here and one case in `reply`.
 """
 
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
+from forebay.testbed.twins.question import Refused
+
 Where = Literal["head", "first", "event"]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,11 +43,11 @@ class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     #: numbers of requests, counted from 0 over all those the script has seen
     requests: tuple[int, ...] | None = None
     #: not the first so many of those that match the other conditions
-    skip: int = 0
+    skip: Count = 0
     #: at most so many times
-    times: int | None = None
+    times: Count | None = None
     #: this share of them, 0 to 1, by the request's own luck
-    share: float = 1.0
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: shell pattern of the path, without the query
     path: str = "*"
     #: shell pattern of the model's name
@@ -50,10 +55,10 @@ class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     #: shell pattern of the API key
     key: str = "*"
     #: only between these seconds after the script was set
-    from_s: float = 0.0
-    until_s: float | None = None
+    from_s: Seconds = 0.0
+    until_s: Seconds | None = None
     #: with `until_s`: the window comes back each so many seconds (a provider that flaps)
-    every_s: float | None = None
+    every_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class _What(
@@ -63,7 +68,7 @@ class _What(
 
 
 class Status(_What, frozen=True, kw_only=True, tag="status"):
-    status: int
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)]
     headers: dict[str, str] = {}
     #: the meaning, in words of question.Refused; None: by the status
     error: str | None = None
@@ -74,9 +79,9 @@ class Status(_What, frozen=True, kw_only=True, tag="status"):
 
 class Stall(_What, frozen=True, kw_only=True, tag="stall"):
     #: None: for ever
-    seconds: float | None = None
+    seconds: Seconds | None = None
     #: an SSE comment that often meanwhile (not at head); None: nothing at all
-    comment_every_s: float | None = None
+    comment_every_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class Cut(_What, frozen=True, kw_only=True, tag="cut"):
@@ -95,7 +100,7 @@ class Write(_What, frozen=True, kw_only=True, tag="write"):
 
 
 class Link(_What, frozen=True, kw_only=True, tag="link"):
-    bytes_per_s: int
+    bytes_per_s: Positive
 
 
 What = Status | Stall | Cut | Error | Write | Link
@@ -105,7 +110,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     what: What
     where: Where = "head"
     #: content events sent before it happens; with where `event`
-    after: int = 0
+    after: Count = 0
     when: When = When()
     #: for the log; "" takes the kind of `what`
     name: str = ""
@@ -116,6 +121,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.where == "head" and self.kind in ("error", "write"):
             raise ValueError(f"fault {self.kind!r} needs a stream: where must be first or event")
         match self.what:
+            case Status(error=str(kind)) | Error(error=str(kind)) if kind not in Refused.KINDS:
+                raise ValueError(f"no error {kind!r}; there are {', '.join(Refused.KINDS)}")
             case Stall(comment_every_s=float()) if self.where == "head":
                 raise ValueError("a comment needs a stream: where must be first or event")
             case Cut(how="complete") if self.where == "head":

@@ -107,7 +107,7 @@ class Visit:
             self._question = question = self._twin.dialect.question(endpoint, body)
             question.model = model = model or question.model
             if (wanted := self._request.header(_OUTPUT_HEADER)) and wanted.isdecimal():
-                question.wanted_tokens = max(1, int(wanted))
+                question.wanted_tokens = max(1, int(wanted[:6]))
             draw_from = digest(question)
         self._seen.model = model
         if len(draw_from) > 64:
