@@ -7,6 +7,8 @@ same system calls.
     event   a provider's event arrives in a callback of the loop and is passed on. ASGI: a future
             wakes the request's task, which awaits send. Caller: the callback calls push.
     whole   a request of 5 KB is read and answered with 2 KB.
+    watched the same, and whoever waits learns at once that the caller has left. ASGI: a second
+            task waits in receive. Caller: a callback.
 
 CPU is user + system of this process, the median of five rounds in turn, less that of the same
 loop with nothing in it.
@@ -69,7 +71,10 @@ class ByAsgi:
     """An application as ASGI describes it."""
 
     deliver: Deliver
-    streams: bool
+    streams = False
+
+    def __init__(self, watches: bool = False) -> None:
+        self.watches = watches
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         more = True
@@ -77,9 +82,12 @@ class ByAsgi:
             more = (await receive())["more_body"]
         head = {"type": "http.response.start", "status": 200}
         if not self.streams:
+            watcher = asyncio.ensure_future(receive()) if self.watches else None
             length = [(b"content-length", b"%d" % len(ANSWER))]
             await send({**head, "headers": HEADERS + length})
             await send({"type": "http.response.body", "body": ANSWER})
+            if watcher is not None:
+                watcher.cancel()
             return
         await send({**head, "headers": HEADERS})
         loop = asyncio.get_running_loop()
@@ -99,13 +107,21 @@ class ByCaller:
     """An application as this gateway's data plane is one."""
 
     deliver: Deliver
-    streams: bool
+    streams = False
+
+    def __init__(self, watches: bool = False) -> None:
+        self.watches = watches
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         caller: Caller = scope["extensions"]["forebay"]
         await caller.read()
         if not self.streams:
+            if self.watches:
+                task = asyncio.current_task()
+                assert task is not None
+                caller.on_gone = task.cancel
             caller.reply(200, HEADERS, ANSWER)
+            caller.on_gone = None
             return
         caller.start(200, HEADERS)
         self.deliver = caller.push
@@ -113,7 +129,9 @@ class ByCaller:
 
 
 def protocol(app: Any) -> asyncio.Protocol:
-    config = uvicorn.Config(app, loop="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, loop="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False
+    )
     config.load()
     if isinstance(app, ByAsgi):
         made: asyncio.Protocol = HttpToolsProtocol(config, ServerState(), {})
@@ -160,15 +178,14 @@ async def events(app: ByAsgi | ByCaller | None) -> float:
 async def whole(app: ByAsgi | ByCaller | None) -> float:
     """CPU microseconds a request, the parsing of it included."""
     if app is not None:
-        app.streams = False
         connection, sink = protocol(app), Sink()
         connection.connection_made(sink)
     used = cpu_us()
     for _ in range(REQUESTS):
         if app is not None:
             connection.data_received(REQUEST)
-        await turn()
-        await turn()
+        for _ in range(3):
+            await turn()
     used = cpu_us() - used
     if app is not None:
         assert sink.taken > REQUESTS * len(ANSWER)
@@ -182,17 +199,18 @@ def cpu_us() -> float:
 
 
 async def main() -> None:
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    measures: list[tuple[str, Callable[[ByAsgi | ByCaller | None], Awaitable[float]]]] = [
-        ("event", events),
-        ("whole", whole),
+    logging.getLogger("uvicorn.error").disabled = True  # streams end here by being cancelled
+    measures: list[tuple[str, bool, Callable[[ByAsgi | ByCaller | None], Awaitable[float]]]] = [
+        ("event", False, events),
+        ("whole", False, whole),
+        ("watched", True, whole),
     ]
-    for name, measure in measures:
+    for name, watches, measure in measures:
         asgi, caller = [], []
         for _ in range(ROUNDS):
             nothing = await measure(None)
-            asgi.append(await measure(ByAsgi()) - nothing)
-            caller.append(await measure(ByCaller()) - nothing)
+            asgi.append(await measure(ByAsgi(watches)) - nothing)
+            caller.append(await measure(ByCaller(watches)) - nothing)
         print(f"figure asgi_{name}_us = {statistics.median(asgi):.2f} µs")
         print(f"figure caller_{name}_us = {statistics.median(caller):.2f} µs")
 

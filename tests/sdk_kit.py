@@ -81,9 +81,11 @@ MODELS: dict[str, Model] = {
     "flood": msgspec.structs.replace(INSTANT, context=2_000_000),
     # tells its limits
     "limited": msgspec.structs.replace(INSTANT, rpm=600, tpm=100_000, burst_s=60),
-    # names that the price list knows
-    "gpt-4o-mini": INSTANT,
-    "claude-haiku-4-5": INSTANT,
+}
+#: by the dialect that knows them: names in the price list
+PRICED: dict[str, dict[str, Model]] = {
+    "openai": {"gpt-4o-mini": INSTANT},
+    "anthropic": {"claude-haiku-4-5": INSTANT},
 }
 
 
@@ -143,12 +145,19 @@ class Stage:
         self.run(self._start())
 
     async def _start(self) -> None:
-        spoken = TwinConfig(models=MODELS, keys=(OPENAI_KEY, AZURE_KEY), seed=1)
+        spoken = TwinConfig(
+            models=MODELS | PRICED["openai"], keys=(OPENAI_KEY, AZURE_KEY), seed=1
+        )
         self.openai = await Twin.start(self.world, config=spoken)
         self.tls = await Twin.start(self.world, config=spoken, tls=self._tls)
         self.anthropic = await Twin.start(
             self.world,
-            config=TwinConfig(dialect="anthropic", models=MODELS, keys=(ANTHROPIC_KEY,), seed=2),
+            config=TwinConfig(
+                dialect="anthropic",
+                models=MODELS | PRICED["anthropic"],
+                keys=(ANTHROPIC_KEY,),
+                seed=2,
+            ),
         )
         await self.bare.start()
 
@@ -328,9 +337,15 @@ class Gateway:
         return done.stdout
 
     def new_key(self, *words: str) -> tuple[str, str]:
-        """A gateway key, made with the command: its id and its secret."""
+        """A gateway key, made with the command: its id and its secret. Workers know it."""
         made = json.loads(self.forebay("keys", "create", "--json", *words))
+        eventually(lambda: self.knows(made["key"]), "the workers never heard of a new key")
         return made["id"], made["key"]
+
+    def knows(self, secret: str) -> bool:
+        """Whether a key is one: what is no JSON is looked at only for who has one."""
+        told = self.ask("/v1/chat/completions", b"{}", content_type="text/plain", x_api_key=secret)
+        return told.status == 400
 
     def children(self) -> dict[str, int]:
         """Process ids of its processes, by module: `worker`, `back_office`."""

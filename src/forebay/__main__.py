@@ -8,8 +8,8 @@ from forebay import __version__, commands
 from forebay.errors import Failure
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 refused or failed (said on stderr), 2 wrong usage, 130 Ctrl-C."""
+def command_line() -> argparse.ArgumentParser:
+    """Every verb and its options; docs/reference/cli.md is generated from it."""
     parser = argparse.ArgumentParser(
         prog="forebay",
         description="The layered gateway between applications and their language models.",
@@ -20,7 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     for name, add in commands.VERBS:
         module = "check" if name == "schema" else name
         getattr(importlib.import_module(f"forebay.commands.{module}"), add)(verbs)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 refused or failed (said on stderr), 2 wrong usage, 130 Ctrl-C."""
+    args = command_line().parse_args(argv)
     try:
         return int(args.run(args))
     except Failure as failure:

@@ -42,12 +42,12 @@ class Server(ServerLimits, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     #: 0 takes a free one
     port: int = 8080
-    #: data-plane processes; one answers about 15,000 cached requests a second
+    #: data-plane processes, each good for one core
     workers: int = 1
 
 
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The console and the operators' API."""
+    """The console, for operators."""
 
     #: address to listen on; an admin key is asked for on every one
     host: str = "127.0.0.1"
@@ -85,16 +85,23 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Forebay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """forebay.yaml. Every part may be left out."""
 
+    #: the port that applications use
     server: Server = Server()
+    #: the console's port
     admin: Admin = Admin()
     #: where models live, by a name of your choice
     providers: dict[str, ProviderSettings] = {}
     #: your own names for models: `fast: openai/gpt-5-mini`
     models: dict[str, str | Model] = {}
+    #: the models that run on this machine
     local: Local = Local()
+    #: which answers may be given again
     caches: Caches = Caches()
+    #: what is kept of each request
     record: RecordSettings = RecordSettings()
+    #: who needs a gateway key
     keys: Keys = Keys()
+    #: how long a provider may take
     timeouts: Timeouts = Timeouts()
 
     def names(self) -> dict[str, Model]:

@@ -277,9 +277,8 @@ def _clocks(way: Way, x: Exchange, caller: Caller, drain: bool = False) -> Clock
     Leaving cancels this task wherever it waits, and with it the call. Where the provider
     bills the whole answer anyway it is read to its end instead, for its usage.
     """
-    task = asyncio.current_task()
-    if not drain and task is not None:
-        caller.on_gone = task.cancel
+    if not drain and caller.task is not None:
+        caller.on_gone = caller.task.cancel
         if caller.disconnected:
             raise ConnectionError("the caller left before it was answered")
     return way.timeouts.clocks(x.received_ns)

@@ -1,1 +1,1 @@
-"""Answers that need no model: the exact cache now; semantic and coalescing stand beside it."""
+"""Answers that need no model: the exact cache."""

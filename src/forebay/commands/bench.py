@@ -44,7 +44,9 @@ def add(verbs: Verbs) -> None:
         default="both",
         help="1,125 + 375 tokens each, or those of the Azure trace",
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--seed", type=int, default=1, help="all luck; the same seed, the same luck"
+    )
     parser.add_argument(
         "--data", type=Path, help=f"folder of the traces (default ${DATA_VARIABLE})"
     )

@@ -34,7 +34,12 @@ def add(verbs: "Verbs") -> None:
     create.add_argument("--project", default="default", help="who pays and whose cache it is")
     create.add_argument("--team", help="of a new project (default: default)")
     create.add_argument("--name", default="", help="what it is for, in your words")
-    create.add_argument("--role", choices=("caller", "admin"), default="caller")
+    create.add_argument(
+        "--role",
+        choices=("caller", "admin"),
+        default="caller",
+        help="caller: may send requests; admin: may operate the gateway, too",
+    )
     create.add_argument(
         "--expires", type=lifetime_s, metavar="TIME", help="from now: 90m, 12h, 30d, 1y (never)"
     )

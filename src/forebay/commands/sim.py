@@ -24,7 +24,12 @@ def add(verbs: Verbs) -> None:
         description="Start simulated providers that speak, limit, charge and fail like real "
         "ones. What they saw and charged is at /_twin/log and /_twin/bill of each.",
     )
-    parser.add_argument("--dialect", choices=("openai", "anthropic", "both"), default="both")
+    parser.add_argument(
+        "--dialect",
+        choices=("openai", "anthropic", "both"),
+        default="both",
+        help="whose API they speak; both: one provider of each",
+    )
     parser.add_argument(
         "--preset",
         action="append",

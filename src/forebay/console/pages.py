@@ -94,8 +94,8 @@ def traces(reader: Reader, query: dict[str, str], wall_ns: int) -> Traces:
         page,
         listed,
         reader.overview(OVERVIEW_MINUTES, wall_ns),
-        reader.projects(),
-        reader.models(),
+        reader.choices("project"),
+        reader.choices("model"),
         want,
         wall_ns,
     )

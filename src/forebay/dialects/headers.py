@@ -49,7 +49,6 @@ _PREFIXES: tuple[tuple[bytes, int], ...] = (
     (b"anthropic-ratelimit-", _DOWN_ANTHROPIC | _RECORD),
     (b"x-forwarded-", _PROXIED),
     (b"x-forebay-", _RECORD),
-    (b"x-stainless-", _RECORD),
 )
 _MAX_LEARNED = 4096
 _known = dict(_NAMES)

@@ -1,13 +1,16 @@
 """The trace index: one SQLite row a record, and where its bytes are.
 
-Three things are unusual, each because of a measurement (docs/decisions/0005-trace-store.md):
+Four things are unusual, each because of a measurement (docs/decisions/0005-trace-store.md):
 
 1. a trace's place is its number. Records are numbered as they arrive and a block row covers a
    run of numbers, so a trace's own row need not say where it is, and merging or moving blocks
    touches no trace;
 2. ids are looked up in sorted runs. A run is 32,768 traces; when one is complete its ids are
    sorted once. A plain index over random ids costs 20 µs a trace at a million, this 1.5;
-3. rows are read from the encoded record by a struct that skips what it does not need: bodies
+3. traces have no index at all. A block row lists the few values its traces have of what can
+   be filtered by, and a search skips the blocks that lack one. Two indexes in its place cost
+   3 µs a trace;
+4. rows are read from the encoded record by a struct that skips what it does not need: bodies
    and headers are never copied.
 
 The writer's connection and any number of readers work at once (WAL). The index holds nothing
@@ -41,6 +44,10 @@ COLUMNS = (
     "cost_nusd", "saved_nusd", "ttft_ns", "duration_ns", "attempts", "stream",
 )  # fmt: skip
 _SUMMED = ("failed", "cancelled", "hits", "tokens_in", "tokens_out", "cost_nusd", "saved_nusd")
+SETS = {"project": "projects", "model": "models", "outcome": "outcomes", "cache": "caches"}
+"""Columns of traces whose values a block row lists, and the column that lists them."""
+MARK = "\x1f"
+"""Stands before and behind each value of a set."""
 
 Row = tuple[Any, ...]
 """The values of COLUMNS."""
@@ -145,6 +152,8 @@ class Index:
         self.path = folder / NAME
         # NORMAL: a power cut may take the last commits, and they are made again from segments.
         self.sql = sqlite.open(self.path, MIGRATIONS, synchronous="NORMAL")
+        # 16 MB: the pages at the tables' ends are written to the database less often.
+        self.sql.execute("PRAGMA wal_autocheckpoint = 4000")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -219,17 +228,17 @@ class Index:
 
     def move(self, serial: int, name: str, blocks: Sequence[Block]) -> None:
         """A segment was written anew, sealed: same records, other blocks. Merged blocks add
-        up their sums. Raises sqlite3.Error."""
-        sums = ", ".join(f"sum({column})" for column in _SUMMED)
+        up their sums and join their sets. Raises sqlite3.Error."""
+        columns = ", ".join((*_SUMMED, *SETS.values()))
         with self.transaction():
             moved = []
             for block in blocks:
-                (totals,) = self.sql.execute(
-                    f"SELECT {sums} FROM blocks WHERE segment = ?"  # noqa: S608 - our columns
+                merged = self.sql.execute(
+                    f"SELECT {columns} FROM blocks WHERE segment = ?"  # noqa: S608 - ours
                     " AND first >= ? AND first < ?",
                     (serial, block.first, block.first + block.count),
-                )
-                moved.append(_block_row(serial, block, [min(t or 0, _INT64) for t in totals]))
+                ).fetchall()
+                moved.append(_block_row(serial, block, _merged(merged)))
             self.sql.execute("DELETE FROM blocks WHERE segment = ?", (serial,))
             self.sql.executemany(_INSERT_BLOCK, moved)
             self.name_segment(serial, name, sealed=True)
@@ -244,6 +253,7 @@ class Index:
             whole = (oldest if oldest is not None else end) >> RUN_BITS
             self.sql.execute("DELETE FROM ids WHERE run < ?", (whole,))
             self.sql.execute("DELETE FROM runs WHERE run < ?", (whole,))
+            self.sql.execute("DELETE FROM choices WHERE n < ?", (end,))
 
     def forget_orphans(self) -> None:
         """Remove traces older than every block: what a deletion left that was interrupted."""
@@ -261,8 +271,9 @@ class Index:
         with self.transaction():
             for entry in entries:
                 self.sql.executemany(_INSERT_TRACE, entry.rows)
-                sums = _sums(entry.rows)
-                self.sql.execute(_INSERT_BLOCK, _block_row(entry.segment, entry.block, sums))
+                facts = _facts(entry.rows)
+                self.sql.execute(_INSERT_BLOCK, _block_row(entry.segment, entry.block, facts))
+            self.sql.executemany(_INSERT_CHOICE, _choices(entries))
             if entries:
                 self._complete_runs(entries[0].block.first, entries[-1].block)
 
@@ -277,7 +288,7 @@ class Index:
             )
 
     def __repr__(self) -> str:
-        return f"<Index {self.path}, next is {self.next_number()}>"
+        return f"<Index {self.path}>"
 
 
 def _insert(table: str, columns: int) -> str:
@@ -285,33 +296,56 @@ def _insert(table: str, columns: int) -> str:
 
 
 _INSERT_TRACE = _insert("traces", len(COLUMNS))
-_INSERT_BLOCK = _insert("blocks", 7 + len(_SUMMED))
+_INSERT_BLOCK = _insert("blocks", 7 + len(_SUMMED) + len(SETS))
+_INSERT_CHOICE = (
+    "INSERT INTO choices VALUES (?, ?, ?)"
+    " ON CONFLICT (kind, name) DO UPDATE SET n = max(n, excluded.n)"
+)
 
-_OUTCOME = COLUMNS.index("outcome")
-_CACHE = COLUMNS.index("cache")
-_TOKENS_IN = COLUMNS.index("tokens_in")
-_TOKENS_OUT = COLUMNS.index("tokens_out")
-_COST = COLUMNS.index("cost_nusd")
-_SAVED = COLUMNS.index("saved_nusd")
+_AT = {name: i for i, name in enumerate(COLUMNS)}
 
 
-def _sums(rows: list[Row]) -> list[int]:
-    """The values of _SUMMED over rows. Sync, ~0.4 µs a row."""
+def _facts(rows: list[Row]) -> list[Any]:
+    """The sums and sets of a block's rows. Sync, ~0.3 µs a row."""
     if not rows:
-        return [0] * len(_SUMMED)
+        return [0] * len(_SUMMED) + [""] * len(SETS)
     columns = list(zip(*rows, strict=True))
-    outcomes = columns[_OUTCOME]
+    outcomes, caches = columns[_AT["outcome"]], columns[_AT["cache"]]
     cancelled = outcomes.count("cancelled")
-    caches = columns[_CACHE]
-    return [
+    sums = [
         len(rows) - outcomes.count("ok") - cancelled,
         cancelled,
         len(rows) - caches.count("miss") - caches.count("bypass"),
-        min(sum(columns[_TOKENS_IN]), _INT64),
-        min(sum(columns[_TOKENS_OUT]), _INT64),
-        min(sum(cost or 0 for cost in columns[_COST]), _INT64),
-        min(sum(columns[_SAVED]), _INT64),
+        min(sum(columns[_AT["tokens_in"]]), _INT64),
+        min(sum(columns[_AT["tokens_out"]]), _INT64),
+        min(sum(cost or 0 for cost in columns[_AT["cost_nusd"]]), _INT64),
+        min(sum(columns[_AT["saved_nusd"]]), _INT64),
     ]
+    return sums + [_set(set(columns[_AT[name]])) for name in SETS]
+
+
+def _merged(facts: list[Row]) -> list[Any]:
+    """What `_facts` says of several blocks, of all of them together."""
+    columns = list(zip(*facts, strict=True))
+    sums: list[Any] = [min(sum(column), _INT64) for column in columns[: len(_SUMMED)]]
+    for column in columns[len(_SUMMED) :]:
+        sums.append(_set({value for values in column for value in values.split(MARK) if value}))
+    return sums
+
+
+def _set(values: set[str]) -> str:
+    return MARK + MARK.join(sorted(values)) + MARK
+
+
+def _choices(entries: Sequence[Entry]) -> list[Row]:
+    """Projects and models that were answered, each with the number of its newest trace."""
+    newest: dict[tuple[str, str], int] = {}
+    project, model, outcome = _AT["project"], _AT["model"], _AT["outcome"]
+    for entry in entries:
+        for row in entry.rows:
+            if row[outcome] == "ok":
+                newest["project", row[project]] = newest["model", row[model]] = row[0]
+    return [(kind, name, n) for (kind, name), n in newest.items()]
 
 
 def _clamped(entry: Entry) -> Entry:
@@ -322,8 +356,8 @@ def _clamped(entry: Entry) -> Entry:
     return Entry(entry.segment, entry.block, rows)
 
 
-def _block_row(segment: int, block: Block, sums: list[int]) -> Row:
+def _block_row(segment: int, block: Block, facts: list[Any]) -> Row:
     return (
         block.first, block.count, segment, block.offset, block.length, block.oldest_ns,
-        block.newest_ns, *sums,
+        block.newest_ns, *facts,
     )  # fmt: skip

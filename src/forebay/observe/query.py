@@ -3,11 +3,11 @@
 Files are opened read-only: a reader can do no harm, and needs no word with the writer.
 
 A list goes from the newest backwards, a page at a time; the cursor is the number of the last
-trace seen, so new arrivals shift nothing. Single filters on project, model or outcome use an
-index. Whatever else is asked is found by looking through the rows, and that is bounded: rows
-are searched in stretches until the page is full or the time is up, and the page says how far
-back it looked. A filter that matches nothing in 100 million traces then costs the reader a
-click, not the server a minute.
+trace seen, so new arrivals shift nothing. Blocks that have none of a wanted project, model,
+outcome or cache result are skipped; the traces of the others are looked through, and that is
+bounded: it goes on in stretches until the page is full or the time is up, and the page says
+how far back it looked. A filter that matches nothing in 100 million traces then costs the
+reader a click, not the server a minute.
 
 A trace is found by its id or by the beginning of one, if that is only one's.
 """
@@ -15,7 +15,7 @@ A trace is found by its id or by the beginning of one, if that is only one's.
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -120,25 +120,20 @@ class Reader:
         """
         sql = self._connection()
         limit = max(1, min(limit, MAX_PAGE))
-        # One query for both would read the whole table: SQLite looks up a lone min or max.
-        ((lowest, highest),) = sql.execute(
-            "SELECT (SELECT min(n) FROM traces), (SELECT max(n) FROM traces)"
-        )
-        if highest is None:
-            return Page([], None)
-        end = highest + 1 if before is None else min(before, highest + 1)
-        floor = max(lowest, self._first_since(want.since_ns, highest + 1))
+        floor, end = self._numbers_held()
+        if before is not None:
+            end = min(end, before)
+        if want.since_ns:
+            floor = max(floor, self._first_since(want.since_ns, end))
         where, values = _conditions(want)
-        statement = (
-            f"SELECT {', '.join(index.COLUMNS)} FROM traces"  # noqa: S608 - ours, values bound
-            f" WHERE n >= ? AND n < ?{where} ORDER BY n DESC LIMIT ?"
-        )
         lines: list[Line] = []
         deadline = self._now_ns() + SEARCH_NS
-        stretch = _FIRST_STRETCH if where else limit
+        stretch = _FIRST_STRETCH
         while end > floor and len(lines) <= limit:
-            start = max(floor, end - stretch)
-            found = sql.execute(statement, (start, end, *values, limit + 1 - len(lines)))
+            start = max(floor, self._block_start(end - stretch))
+            found = sql.execute(
+                _LIST.format(where=where), (start, end, end, *values, limit + 1 - len(lines))
+            )
             lines += [_line(row) for row in found]
             end = start
             stretch = min(stretch * 2, _LONGEST_STRETCH)
@@ -229,11 +224,12 @@ class Reader:
         figures = [minutes, *sums, _quantile(waits, 0.5), _quantile(waits, 0.95)]
         return Overview(*figures)
 
-    def projects(self) -> list[str]:
-        return self._distinct("project")
-
-    def models(self) -> list[str]:
-        return self._distinct("model")
+    def choices(self, kind: Literal["project", "model"]) -> list[str]:
+        """What a filter can be set to: the names that requests were answered for."""
+        found = self._connection().execute(
+            "SELECT name FROM choices WHERE kind = ? ORDER BY name LIMIT ?", (kind, _MAX_CHOICES)
+        )
+        return [name for (name,) in found]
 
     def close(self) -> None:
         if self._sql is not None:
@@ -261,6 +257,22 @@ class Reader:
                     " index.db*: it is made anew from the segments.",
                 ) from None
         return self._sql
+
+    def _numbers_held(self) -> tuple[int, int]:
+        """Number of the first trace in any block, and behind the last; (0, 0) of none."""
+        # One query for both would read the whole table: SQLite looks up a lone min or max.
+        ((first, end),) = self._connection().execute(
+            "SELECT (SELECT min(first) FROM blocks),"
+            " (SELECT first + count FROM blocks ORDER BY first DESC LIMIT 1)"
+        )
+        return first or 0, end or 0
+
+    def _block_start(self, n: int) -> int:
+        """Number of the first trace in the block of trace `n`; 0 where that is too old."""
+        ((first,),) = self._connection().execute(
+            "SELECT max(first) FROM blocks WHERE first <= ?", (n,)
+        )
+        return first or 0
 
     def _first_since(self, since_ns: int, none: int) -> int:
         """Number of the first trace in any block that has one received since then."""
@@ -308,17 +320,6 @@ class Reader:
         payload = segments.read(self.folder / found[0], block)
         return block, segments.unpack(payload, block.count)
 
-    def _distinct(self, column: str) -> list[str]:
-        """The values of an indexed column, by jumps from each to the next."""
-        found = self._connection().execute(
-            f"WITH RECURSIVE value (it) AS (SELECT min({column}) FROM traces UNION ALL"  # noqa: S608
-            f" SELECT (SELECT min({column}) FROM traces WHERE {column} > it) FROM value"
-            " WHERE it IS NOT NULL)"
-            " SELECT it FROM value WHERE it IS NOT NULL LIMIT ?",
-            (_MAX_CHOICES,),
-        )
-        return [it for (it,) in found]
-
     def __repr__(self) -> str:
         return f"<Reader {self.folder}>"
 
@@ -329,6 +330,8 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
     )
     try:
         sql.execute("PRAGMA trusted_schema = OFF")
+        # Else SQLite prefers to index the whole table for each list.
+        sql.execute("PRAGMA automatic_index = OFF")
         sql.execute("SELECT n FROM traces LIMIT 1").fetchone()
     except sqlite3.Error:
         sql.close()
@@ -341,27 +344,36 @@ def _line(row: tuple[Any, ...]) -> Line:
     return Line(*values)
 
 
+# Blocks from the newest backwards, and the traces of each: no sorting, and blocks that lack
+# what is looked for cost one look. The + keeps SQLite from starting at the cursor, instead of
+# at the block's end, in every block.
+_LIST = (
+    f"SELECT {', '.join('traces.' + column for column in index.COLUMNS)}"  # noqa: S608 - ours
+    " FROM blocks CROSS JOIN traces"
+    " ON traces.n >= blocks.first AND traces.n < blocks.first + blocks.count"
+    " WHERE blocks.first >= ? AND blocks.first < ? AND +traces.n < ?{where}"
+    " ORDER BY blocks.first DESC, traces.n DESC LIMIT ?"
+)
+
+
 def _conditions(want: Filter) -> tuple[str, list[Any]]:
-    """SQL to add to WHERE, and its values."""
+    """SQL to add to WHERE, and its values; of the block first, then of the trace."""
     parts: list[str] = []
     values: list[Any] = []
-    for column in ("project", "model", "cache"):
-        if value := getattr(want, column):
-            parts.append(f"{column} = ?")
-            values.append(value)
-    if want.outcome == "failed":
-        parts.append("outcome <> 'ok' AND outcome <> 'cancelled'")
-    elif want.outcome == "ok":
-        parts.append("outcome = 'ok'")
-    elif want.outcome:
-        parts.append("outcome <> 'ok' AND outcome = ?")
-        values.append(want.outcome)
+    for column in ("project", "model", "cache", "outcome"):
+        value = getattr(want, column)
+        if column == "outcome" and value == "failed":
+            parts.append("blocks.failed > 0 AND traces.outcome NOT IN ('ok', 'cancelled')")
+        elif value:
+            parts.append(f"instr(blocks.{index.SETS[column]}, ?) AND traces.{column} = ?")
+            values += [f"{index.MARK}{value}{index.MARK}", value]
     if want.since_ns:
-        parts.append("received_ns >= ?")
-        values.append(want.since_ns)
+        parts.append("blocks.newest_ns >= ? AND traces.received_ns >= ?")
+        values += [want.since_ns] * 2
     if want.text:
         columns = ("id", "model", "used", "provider", "key", "outcome")
-        parts.append("(" + " OR ".join(f"{column} LIKE ? ESCAPE '!'" for column in columns) + ")")
+        likes = " OR ".join(f"traces.{column} LIKE ? ESCAPE '!'" for column in columns)
+        parts.append(f"({likes})")
         text = want.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
         values += [f"%{text}%"] * len(columns)
     return "".join(f" AND {part}" for part in parts), values

@@ -2,7 +2,7 @@
 
 `keep` turns an Exchange into an encoded Record right away (~5 µs), so that what waits is
 compact bytes and not live objects. Batches leave by a callable (the link to the back office)
-every 50 ms or 256 KB. When the back office is slow or gone they wait in a ring of bounded
+every 50 ms or 128 KB (a Unix socket takes 208 at once). When the back office is slow or gone they wait in a ring of bounded
 bytes; past its bound *content* is dropped before *skeletons*, and both are counted.
 """
 
@@ -14,7 +14,7 @@ from forebay.exchange import Attempt, Capture, Chunks, Exchange
 from forebay.observe.record import VERSION, AttemptRecord, Body, Record, Splice, encode
 from forebay.world import World
 
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 128 * 1024
 BATCH_S = 0.05
 RING_BYTES = 64 * 1024 * 1024
 #: The last stretch of the ring is for skeletons alone.

@@ -109,7 +109,7 @@ class Line(asyncio.Protocol):
             self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
-        # Records come in frames of 256 KB, over several reads: gathered and joined once.
+        # Records come in frames of 128 KB, over several reads: gathered and joined once.
         if self._held:
             self._held.append(data)
             self._size += len(data)

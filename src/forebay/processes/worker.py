@@ -27,7 +27,6 @@ from forebay import config as configuration
 from forebay import tether
 from forebay.admission.key_store import PEPPER_NAME
 from forebay.assemble import DataPlane, data_plane
-from forebay.observe.metrics import UP_HELP
 from forebay.processes.link import Link, Snapshot
 from forebay.wire.server import Connection
 from forebay.world import RealWorld
@@ -59,8 +58,10 @@ class WorkerControl:
         try:
             text = await self.link.metrics()
         except (TimeoutError, ConnectionError):
-            name = "forebay_back_office_up"
-            text = f"# HELP {name} {UP_HELP}\n# TYPE {name} gauge\n{name} 0\n"
+            text = (
+                "# HELP forebay_back_office_up Whether the worker reaches the back office.\n"
+                "# TYPE forebay_back_office_up gauge\nforebay_back_office_up 0\n"
+            )
         recorder, cache = self.plane.recorder, self.plane.way.cache
         lines = [
             "# HELP forebay_records_dropped_total Records lost: this worker's ring was full.",

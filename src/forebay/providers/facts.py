@@ -40,13 +40,14 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one model can take and give; None where nobody said."""
+    """What one model can take and give; unset (None) where nobody said."""
 
-    #: most tokens of a request and its answer
+    #: most tokens of a request and its answer; noted, nothing acts on it yet
     context_tokens: int | None = None
-    #: most tokens of an answer
+    #: most tokens of an answer; noted, nothing acts on it yet
     max_output_tokens: int | None = None
-    #: whether it continues an assistant message that the request ends with; unset: as its provider
+    #: whether it continues an assistant message that the request ends with; unset: as its
+    #: provider; noted, nothing acts on it yet
     prefill: bool | None = None
     #: whether it takes tools; false: a request with tools is refused
     tools: bool | None = None

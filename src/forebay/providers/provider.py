@@ -12,6 +12,8 @@ from forebay.exchange import Dialect, Headers
 from forebay.providers.facts import Facts, ModelFacts
 from forebay.wire.pool import Origin, Target
 
+_MAX_STARTS = 256
+
 
 class Address(msgspec.Struct, frozen=True):
     """How one kind of provider spells its paths. `{model}` is replaced, URL-quoted."""
@@ -70,6 +72,7 @@ class Provider:
             self._path_start = f"http://{target.origin.authority}".encode()
             if proxy.authorization:
                 hop = [(b"proxy-authorization", proxy.authorization.encode())]
+        self._starts: dict[tuple[str, str], bytes] = {}
         self._head_end = b"".join(
             b"%b: %b\r\n" % header for header in [*self.public_headers, *credentials, *hop]
         )
@@ -96,10 +99,17 @@ class Provider:
     def head(self, method: str, path: str, headers: Headers, size: int) -> bytes:
         """A request head with credentials. `headers` are the caller's that may go up, names
         in lower case, never a credential or framing header. Sync, ~1 µs."""
-        lines = [
-            b"%b %b%b HTTP/1.1\r\n" % (method.encode(), self._path_start, path.encode()),
-            self._head_end,
-        ]
+        start = self._starts.get((method, path))
+        if start is None:
+            start = b"%b %b%b HTTP/1.1\r\n%b" % (
+                method.encode(),
+                self._path_start,
+                path.encode(),
+                self._head_end,
+            )
+            if len(self._starts) < _MAX_STARTS:  # /passthrough: callers choose paths
+                self._starts[method, path] = start
+        lines = [start]
         for header in headers:
             if header[0] not in self._own_names:
                 lines.append(b"%b: %b\r\n" % header)

@@ -22,9 +22,11 @@ from forebay.wire.upstream import Call, Clocks, LinkError
 from forebay.world import World
 
 _UNREACHABLE = frozenset(
-    {"dns", "refused", "tls", "proxy", "pool_full", "reset", "connect_timeout"}
+    {"dns", "refused", "tls", "proxy", "pool_full", "reset", "given_up"}
 )
-_TOO_LATE = frozenset({"first_byte_timeout", "idle_timeout", "total_timeout"})
+_TOO_LATE = frozenset(
+    {"connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"}
+)
 
 
 #: At most an hour: a record keeps times of chunks as 32 bits of microseconds.

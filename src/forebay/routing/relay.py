@@ -15,7 +15,6 @@ from forebay.wire.server import Caller
 from forebay.wire.upstream import Call
 from forebay.world import World
 
-
 #: Most bytes of a stream that are kept for the record. A chat answer that is longer is no
 #: answer any more; a file passed through goes on, its record without content.
 MAX_KEPT_BYTES = 64 * 1024 * 1024

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What Forebay is tried against: simulated providers, virtual time, load, benchmarks."""

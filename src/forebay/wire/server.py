@@ -86,6 +86,7 @@ class Caller:
         "refusal",
         "response_complete",
         "response_started",
+        "task",
         "transport",
     )
 
@@ -115,6 +116,8 @@ class Caller:
         self.response_started = False
         self.response_complete = False
         self.refusal: Failure | None = None
+        #: what answers the request; cancel it and the request is cancelled
+        self.task: asyncio.Task[None] | None = None
         #: called when the caller leaves before its reply is complete
         self.on_gone: Callable[[], object] | None = None
         #: called with True when the caller falls behind, with False when it has caught up
@@ -220,6 +223,7 @@ class Caller:
 
     def _complete(self) -> None:
         self.response_complete = True
+        self.task = None  # which holds this object
         if not self.keep_alive:
             self.transport.close()
         self._connection.on_response_complete()
@@ -359,7 +363,7 @@ class Connection(HttpToolsProtocol):
             self.queue.append((cycle, scope))
 
     def _start(self, cycle: Caller, scope: dict[str, Any]) -> None:
-        task = self.loop.create_task(cycle.run(self.app, scope))
+        task = cycle.task = self.loop.create_task(cycle.run(self.app, scope))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

@@ -10,7 +10,9 @@ CREATE TABLE segments (
 
 -- A block covers the traces numbered first … first + count - 1: that is how a trace is found
 -- in the segments, and why its own row says nothing of it. The sums answer the overview
--- without a look at single traces.
+-- without a look at single traces. The sets say which values its traces have, each between
+-- two unit separators (char 31): a search skips blocks that lack what it looks for, so the
+-- traces themselves need no index, and a new one is put at the end of one table.
 CREATE TABLE blocks (
     first INTEGER PRIMARY KEY,
     count INTEGER NOT NULL,
@@ -25,7 +27,11 @@ CREATE TABLE blocks (
     tokens_in INTEGER NOT NULL,
     tokens_out INTEGER NOT NULL,
     cost_nusd INTEGER NOT NULL,
-    saved_nusd INTEGER NOT NULL
+    saved_nusd INTEGER NOT NULL,
+    projects TEXT NOT NULL,
+    models TEXT NOT NULL,           -- as asked for
+    outcomes TEXT NOT NULL,
+    caches TEXT NOT NULL
 );
 CREATE INDEX blocks_segment ON blocks (segment);
 CREATE INDEX blocks_newest ON blocks (newest_ns);
@@ -55,10 +61,15 @@ CREATE TABLE traces (
     attempts INTEGER NOT NULL,
     stream INTEGER NOT NULL
 );
--- Few values and ever growing n: new entries go to the ends of few runs, pages stay warm.
-CREATE INDEX traces_project ON traces (project);
-CREATE INDEX traces_model ON traces (model);
-CREATE INDEX traces_trouble ON traces (outcome) WHERE outcome <> 'ok';
+
+-- What a filter can be set to, newest use of each. Only of requests that were answered, so
+-- that nobody fills it with names that nothing has.
+CREATE TABLE choices (
+    kind TEXT NOT NULL,             -- project, model
+    name TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
 
 -- Ids are random. An index over them would dirty a page for every trace (measured: 20 µs a
 -- trace at 1 M), so they are sorted in runs of 32,768 traces when a run is complete; younger
