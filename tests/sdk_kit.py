@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ from forebay.testbed.twins.connection import Connection, HttpRequest
 from forebay.testbed.twins.facts import Hosted, Model
 from forebay.testbed.twins.faults import Fault, Script, Status
 from forebay.testbed.twins.seen import Seen
-from forebay.world import RealWorld
+from forebay.world import RealWorld, World
 
 T = TypeVar("T")
 
@@ -49,7 +50,9 @@ T = TypeVar("T")
 OPENAI_KEY = "sk-canary-openai-0123456789abcdef"
 AZURE_KEY = "canary-azure-0123456789abcdef"
 ANTHROPIC_KEY = "sk-ant-canary-0123456789abcdef"
+WRONG_KEY = "sk-canary-wrong-0123456789abWXYZ"
 PROVIDER_KEYS = {
+    "CANARY_WRONG": WRONG_KEY,
     "CANARY_OPENAI": OPENAI_KEY,
     "CANARY_AZURE": AZURE_KEY,
     "CANARY_ANTHROPIC": ANTHROPIC_KEY,
@@ -95,7 +98,7 @@ class Bare:
     bytes_per_s: int | None = None
 
     def __init__(self) -> None:
-        self.world = RealWorld()
+        self.world: World = RealWorld()
         self.asked: list[HttpRequest] = []
         self.answer: Callable[[HttpRequest], tuple[int, list[tuple[str, str]], bytes, str]]
         self.base_url = ""
@@ -145,9 +148,7 @@ class Stage:
         self.run(self._start())
 
     async def _start(self) -> None:
-        spoken = TwinConfig(
-            models=MODELS | PRICED["openai"], keys=(OPENAI_KEY, AZURE_KEY), seed=1
-        )
+        spoken = TwinConfig(models=MODELS | PRICED["openai"], keys=(OPENAI_KEY, AZURE_KEY), seed=1)
         self.openai = await Twin.start(self.world, config=spoken)
         self.tls = await Twin.start(self.world, config=spoken, tls=self._tls)
         self.anthropic = await Twin.start(
@@ -203,7 +204,9 @@ class Stage:
         """From now on this goes wrong at the model's provider."""
         self.do(lambda: self.twin(model).set_script(Script([Fault(what=what, **more)])))
 
-    def answers(self, model: str, body: bytes | str, content_type: str = "application/json") -> None:
+    def answers(
+        self, model: str, body: bytes | str, content_type: str = "application/json"
+    ) -> None:
         """From now on the model's provider answers 200 with these very bytes."""
         text = body.decode() if isinstance(body, bytes) else body
         self.fault(model, Status(status=200, body=text, content_type=content_type))
@@ -238,6 +241,40 @@ class Reply(msgspec.Struct):
         return ["[DONE]" if line == b"[DONE]" else json.loads(line) for line in lines]
 
 
+class Wire:
+    """One socket to a gateway."""
+
+    def __init__(self, plug: socket.socket) -> None:
+        self.plug = plug
+
+    def send(self, data: bytes) -> None:
+        self.plug.sendall(data)
+
+    def post(self, path: str, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send(
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"anthropic-version: 2023-06-01\r\ncontent-length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
+
+    def until(self, mark: bytes) -> bytes:
+        """What comes, until `mark` has come."""
+        got = b""
+        while mark not in got:
+            data = self.plug.recv(65536)
+            assert data, f"the gateway closed: {got!r}"
+            got += data
+        return got
+
+    def rest(self) -> bytes:
+        """What comes, until the gateway closes."""
+        got = []
+        while data := self.plug.recv(1 << 20):
+            got.append(data)
+        return b"".join(got)
+
+
 class Gateway:
     """An installation, and the clients of it."""
 
@@ -248,12 +285,13 @@ class Gateway:
         host, _, port = up.base_url.removeprefix("http://").rpartition(":")
         self.address = (host, int(port))
 
+    def close(self) -> None:
+        assert self.up.stop() == 0
+
     # -- clients
 
     def openai(self, key: str = "any", **more: Any) -> OpenAI:
-        return OpenAI(
-            base_url=self.up.base_url + "/v1", api_key=key, **{"max_retries": 0, **more}
-        )
+        return OpenAI(base_url=self.up.base_url + "/v1", api_key=key, **{"max_retries": 0, **more})
 
     def openai_async(self, key: str = "any", **more: Any) -> AsyncOpenAI:
         return AsyncOpenAI(
@@ -261,14 +299,10 @@ class Gateway:
         )
 
     def anthropic(self, key: str = "any", **more: Any) -> Anthropic:
-        return Anthropic(
-            base_url=self.up.base_url, api_key=key, **{"max_retries": 0, **more}
-        )
+        return Anthropic(base_url=self.up.base_url, api_key=key, **{"max_retries": 0, **more})
 
     def anthropic_async(self, key: str = "any", **more: Any) -> AsyncAnthropic:
-        return AsyncAnthropic(
-            base_url=self.up.base_url, api_key=key, **{"max_retries": 0, **more}
-        )
+        return AsyncAnthropic(base_url=self.up.base_url, api_key=key, **{"max_retries": 0, **more})
 
     def ask(self, path: str, body: Any = None, method: str = "", **headers: str) -> Reply:
         """One request on a connection of its own. Bytes are sent as they are."""
@@ -287,12 +321,24 @@ class Gateway:
 
     def chat(self, model: str = "openai/instant", **more: Any) -> Reply:
         headers = more.pop("headers", {})
-        return self.ask("/v1/chat/completions", {"model": model, "messages": USER} | more, **headers)
+        return self.ask(
+            "/v1/chat/completions", {"model": model, "messages": USER} | more, **headers
+        )
 
     def messages(self, model: str = "anthropic/instant", **more: Any) -> Reply:
         headers = {"anthropic-version": "2023-06-01"} | more.pop("headers", {})
         body = {"model": model, "max_tokens": 100, "messages": USER} | more
         return self.ask("/v1/messages", body, **headers)
+
+    @contextmanager
+    def wire(self, receive_buffer: int = 0) -> "Iterator[Wire]":
+        """A connection for a caller with its hands on the bytes."""
+        with socket.socket() as plug:
+            if receive_buffer:
+                plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            plug.settimeout(30)
+            plug.connect(self.address)
+            yield Wire(plug)
 
     # -- what it kept
 
@@ -309,19 +355,21 @@ class Gateway:
             reader.close()
 
     def lines(self, **want: Any) -> list[Line]:
-        """What is recorded now, the newest first."""
+        """Everything recorded up to now that matches, the newest first."""
         reader = self.reader()
+        lines: list[Line] = []
+        before = None
         try:
-            return reader.traces(Filter(**want), 500).lines
+            while True:
+                page = reader.traces(Filter(**want), 500, before)
+                lines += page.lines
+                before = page.before
+                if before is None:
+                    return lines
         except Failure:  # nothing was ever written
             return []
         finally:
             reader.close()
-
-    def last(self, **want: Any) -> Record:
-        """The newest record that matches, as soon as there is one."""
-        line = eventually(lambda: next(iter(self.lines(**want)), None), f"no record: {want}")
-        return self.record(line.id)
 
     def forebay(self, *words: str) -> str:
         """What the command says about this installation."""
@@ -339,29 +387,17 @@ class Gateway:
     def new_key(self, *words: str) -> tuple[str, str]:
         """A gateway key, made with the command: its id and its secret. Workers know it."""
         made = json.loads(self.forebay("keys", "create", "--json", *words))
-        eventually(lambda: self.knows(made["key"]), "the workers never heard of a new key")
+        # Each worker is told; a new connection meets any of them.
+        eventually(
+            lambda: all(self.knows(made["key"]) for _ in range(8)),
+            "the workers never heard of a new key",
+        )
         return made["id"], made["key"]
 
     def knows(self, secret: str) -> bool:
         """Whether a key is one: what is no JSON is looked at only for who has one."""
         told = self.ask("/v1/chat/completions", b"{}", content_type="text/plain", x_api_key=secret)
         return told.status == 400
-
-    def children(self) -> dict[str, int]:
-        """Process ids of its processes, by module: `worker`, `back_office`."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                after = path.read_text().rpartition(")")[2].split()
-                words = (path.parent / "cmdline").read_bytes().split(b"\0")
-            except OSError:  # it ended meanwhile
-                continue
-            if int(after[1]) == self.up.process.pid and after[0] != "Z":
-                name = next((w for w in words if w.startswith(b"forebay.processes.")), b"")
-                index = words[words.index(b"--index") + 1] if b"--index" in words else b""
-                name = name.rpartition(b".")[2] + (b"-" + index if index else b"")
-                found[name.decode()] = int(path.parent.name)
-        return found
 
     def everything(self) -> Iterator[tuple[str, bytes]]:
         """All that is on the disk in its home, segments unpacked; and what it printed."""
@@ -372,6 +408,33 @@ class Gateway:
             if path.suffix == segments.SUFFIX:
                 for block, payload in segments.scan(path):
                     yield f"{path}, block at {block.offset}", payload
+
+
+def children(up: running.Running) -> dict[str, int]:
+    """Process ids of its processes, by module: `worker-0`, `back_office`."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after = path.read_text().rpartition(")")[2].split()
+            words = (path.parent / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if int(after[1]) == up.process.pid and after[0] != "Z":
+            name = next((w for w in words if w.startswith(b"forebay.processes.")), b"")
+            index = words[words.index(b"--index") + 1] if b"--index" in words else b""
+            name = name.rpartition(b".")[2] + (b"-" + index if index else b"")
+            found[name.decode()] = int(path.parent.name)
+    return found
+
+
+def replaced(up: running.Running, name: str, dead: int) -> int:
+    """The process id of a child's successor, once it is there."""
+
+    def successor() -> int | None:
+        pid = children(up).get(name)
+        return pid if pid != dead else None
+
+    return eventually(successor, f"{name} was not started again", 30)
 
 
 def eventually(claim: Callable[[], T | None], otherwise: str, seconds: float = 20.0) -> T:
@@ -421,11 +484,26 @@ def config(stage: Stage, **more: Any) -> dict[str, Any]:
             },
             "trusted": {**spoken, "base_url": tls, "ca_file": str(stage.ca_file)},
             "bare": {**spoken, "base_url": stage.bare.base_url + "/base/v1"},
+            "wrong-key": {
+                **spoken,
+                "api_key": "${CANARY_WRONG}",
+                "base_url": stage.openai.base_url + "/v1",
+            },
+            "wrong-key-claude": {
+                "kind": "anthropic",
+                "base_url": stage.anthropic.base_url,
+                "api_key": "${CANARY_WRONG}",
+            },
             "untrusted": {**spoken, "base_url": tls},
             "closed": {**spoken, "base_url": f"http://127.0.0.1:{closed_port()}/v1"},
             "nowhere": {**spoken, "base_url": "https://forebay-test.invalid/v1"},
         },
-        "models": {"fast": "openai/instant", "claude": "anthropic/instant"},
+        "models": {
+            "fast": "openai/instant",
+            "claude": "anthropic/instant",
+            "quiet": {"target": "openai/instant", "capture": "off"},
+            "hashed": {"target": "openai/instant", "capture": "hashed"},
+        },
         "timeouts": {"first_token_s": 3.0, "between_tokens_s": 3.0},
         **more,
     }
@@ -438,11 +516,14 @@ def start(stage: Stage, home: Path, *args: str, **more: Any) -> Gateway:
     try:
         secret = {"x-api-key": up.admin_key}
 
-        def knows() -> bool:
-            listed = gateway.ask("/v1/models", **secret).json["data"]
+        def told() -> bool:
+            listed = gateway.ask("/v1/models", **secret).json.get("data", [])
             return any(card["id"] == "instant" for card in listed)
 
-        eventually(knows, "the providers' models were not discovered", 60)
+        # Each worker is told; a new connection meets any of them.
+        eventually(
+            lambda: all(told() for _ in range(8)), "the providers' models were not discovered", 60
+        )
     except BaseException:
         up.stop()
         raise
@@ -451,20 +532,24 @@ def start(stage: Stage, home: Path, *args: str, **more: Any) -> Gateway:
 
 _STAGE = pytest.StashKey[Stage]()
 _GATEWAY = pytest.StashKey[Gateway]()
+_GUARDED = pytest.StashKey[Gateway]()
 
 
-def the_stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def _shared(
+    request: pytest.FixtureRequest, key: pytest.StashKey[Any], make: Callable[[], Any]
+) -> Any:
+    """What a session has one of, however many modules ask for it."""
     stash = request.config.stash
-    if _STAGE not in stash:
-        stash[_STAGE] = Stage(tmp_path_factory.mktemp("stage"))
-        request.config.add_cleanup(stash[_STAGE].close)
-    return stash[_STAGE]
+    if key not in stash:
+        made = stash[key] = make()
+        request.config.add_cleanup(made.close)
+    return stash[key]
 
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """The providers, healthy and with empty logs."""
-    stage = the_stage(request, tmp_path_factory)
+    stage: Stage = _shared(request, _STAGE, lambda: Stage(tmp_path_factory.mktemp("stage")))
     stage.reset()
     return stage
 
@@ -473,11 +558,28 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, stage: Stage
 ) -> Gateway:
-    """One installation for the whole session, open to this machine; its providers are healthy
-    and have seen nothing yet."""
-    stash = request.config.stash
-    if _GATEWAY not in stash:
-        stash[_GATEWAY] = start(stage, tmp_path_factory.mktemp("gateway"))
-        request.config.add_cleanup(stash[_GATEWAY].up.stop)
-        stage.reset()
-    return stash[_GATEWAY]
+    """One installation for the whole session, open to this machine."""
+    made: Gateway = _shared(
+        request, _GATEWAY, lambda: start(stage, tmp_path_factory.mktemp("gateway"))
+    )
+    stage.reset()
+    return made
+
+
+@pytest.fixture
+def guarded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, stage: Stage
+) -> Gateway:
+    """Another one, of two workers, that asks everybody for a key."""
+    made: Gateway = _shared(
+        request,
+        _GUARDED,
+        lambda: start(
+            stage,
+            tmp_path_factory.mktemp("guarded"),
+            server={"workers": 2},
+            keys={"loopback": "required"},
+        ),
+    )
+    stage.reset()
+    return made

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from forebay.console import Console, pages
 from forebay.console import templates as templates_module
 from forebay.console.templates import render
-from forebay.observe import index, query
 from forebay.observe import record as records
+from forebay.observe import rows, search
 from forebay.observe.query import Line, Reader
 from forebay.observe.record import Record
 from forebay.observe.writer import Writer
@@ -266,7 +266,7 @@ def test_no_text_at_all_becomes_an_element(text: str) -> None:
 
 
 def line_of(record: Record) -> Line:
-    return query._line(index.row(1, records.encode(record)))
+    return search.line_of(rows.row(1, records.encode(record)))
 
 
 # -- bodies that are not what they should be

@@ -8,7 +8,7 @@ import pytest
 from forebay.errors import Failure
 from forebay.inference import KEY, local
 from forebay.inference.local import Local, Served, llama, servers
-from forebay.processes.link import LocalModel
+from forebay.processes.link import Snapshot, decode_snapshot, encode_snapshot
 from forebay.world import RealWorld
 
 ENVIRON = {
@@ -112,9 +112,9 @@ def test_what_is_served_is_what_the_child_announced(tmp_path: Path) -> None:
         "local", "http://127.0.0.1:4711/v1", server.api_key, ["m"], 2048, 2048, 0, True, False
     )
     assert server.provider({**facts, "port": 4712}).base_url == "http://127.0.0.1:4712/v1"
-    # It crosses to the back office as the link's own struct.
-    crossed = msgspec.msgpack.decode(msgspec.msgpack.encode(served), type=LocalModel)
-    assert crossed == LocalModel("local", served.base_url, server.api_key, ["m"])
+    # It crosses to the workers in a snapshot, whole.
+    crossed = decode_snapshot(encode_snapshot(Snapshot(local=[served])))
+    assert crossed.local == [served]
 
 
 def test_nothing_is_started_where_local_models_are_off() -> None:

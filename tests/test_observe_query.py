@@ -3,7 +3,8 @@ at a time, however many others there are."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.errors import Failure
-from forebay.observe import index, query
+from forebay.observe import index, query, search
 from forebay.observe import record as records
 from forebay.observe.query import Filter, Line, Reader
 from forebay.observe.record import Record
@@ -292,9 +293,9 @@ def test_a_list_walks_blocks_and_their_traces_backwards_and_sorts_nothing(
     filled: Filled, want: Filter
 ) -> None:
     reader = filled(every_kind())
-    where, values = query._conditions(want)
+    where, values = search.conditions(want)
 
-    found = plan(reader, query._LIST.format(where=where), 1, 100, 100, *values, 51)
+    found = plan(reader, search.LIST.format(where=where), 1, 100, 100, *values, 51)
 
     assert found == (
         "SEARCH blocks USING INTEGER PRIMARY KEY (rowid>? AND rowid<?); "
@@ -356,13 +357,9 @@ def test_a_first_page_reads_a_page_and_not_the_table(tmp_path: Path) -> None:
 def test_pages_of_any_size_give_what_one_page_gives(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("traces")
-    writer = Writer(folder, Calendar(), secrets={})
+    # Drawn before anything is opened: hypothesis may end an example at any draw.
     kinds = data.draw(st.lists(st.sampled_from(every_kind()), max_size=30))
-    for n, record in enumerate(kinds):
-        writer.write([records.encode(changed(record, id=id_of(n)))])
-    writer.close()
-    reader = Reader(folder, Calendar().now_ns)
+    limits = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     want = data.draw(
         st.builds(
             Filter,
@@ -372,15 +369,18 @@ def test_pages_of_any_size_give_what_one_page_gives(
             text=st.sampled_from(["", "mini", "openai"]),
         )
     )
+    folder = tmp_path_factory.mktemp("traces")
+    with closing(Writer(folder, Calendar(), secrets={})) as writer:
+        for n, record in enumerate(kinds):
+            writer.write([records.encode(changed(record, id=id_of(n)))])
 
-    found = []
-    before = None
-    while True:
-        page = reader.traces(want, limit=data.draw(st.integers(1, 5)), before=before)
-        found += page.lines
-        before = page.before
-        if before is None:
-            break
-
-    assert found == reader.traces(want, limit=500).lines
-    reader.close()
+    found: list[Line] = []
+    with closing(Reader(folder, Calendar().now_ns)) as reader:
+        before = None
+        for limit in cycle(limits):
+            page = reader.traces(want, limit=limit, before=before)
+            found += page.lines
+            before = page.before
+            if before is None:
+                break
+        assert found == reader.traces(want, limit=500).lines

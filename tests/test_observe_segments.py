@@ -157,6 +157,14 @@ def test_unpacking_anything_gives_records_that_fill_it_or_refuses(data: bytes, c
     assert len(data) == 4 * count + sum(map(len, records))
 
 
+@given(st.lists(st.lists(st.binary(max_size=9), max_size=5), min_size=1, max_size=4))
+def test_joined_payloads_hold_all_their_records(batches: list[list[bytes]]) -> None:
+    whole = segments.joined([(segments.pack(batch), len(batch)) for batch in batches])
+
+    everything = [record for batch in batches for record in batch]
+    assert segments.unpack(whole, len(everything)) == everything
+
+
 def test_names_carry_day_and_serial_and_survive_sealing() -> None:
     name = segments.name_of("20261125", 7)
 

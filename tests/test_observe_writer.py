@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ import pytest
 from forebay.errors import Failure
 from forebay.observe import record as records
 from forebay.observe import segments
-from forebay.observe.query import Reader
+from forebay.observe.query import Line, Reader
 from forebay.observe.record import Record
 from forebay.observe.segments import Segment
 from forebay.observe.writer import Limits, Writer
@@ -67,6 +68,16 @@ def reader(folder: Path) -> Reader:
     return Reader(folder, Calendar().now_ns)
 
 
+def line(folder: Path, n: int) -> Line:
+    with closing(reader(folder)) as reading:
+        return reading.find(id_of(n))
+
+
+def trace(folder: Path, n: int) -> Record:
+    with closing(reader(folder)) as reading:
+        return reading.trace(id_of(n))
+
+
 def ids(folder: Path) -> list[str]:
     """Of everything in the store, the oldest first."""
     reading = reader(folder)
@@ -100,8 +111,7 @@ def test_the_row_says_what_the_record_says(opened: Opener, folder: Path) -> None
 
     opened().write(encoded(record))
 
-    line = reader(folder).find(record.id)
-    assert msgspec.structs.asdict(line) == {
+    assert msgspec.structs.asdict(line(folder, 7)) == {
         "n": 1,
         "id": record.id,
         "received_ns": record.received_wall_ns,
@@ -205,7 +215,7 @@ def test_planted_secrets_reach_no_file(opened: Opener, folder: Path) -> None:
             assert SECRET not in payload
             assert gateway_key.encode() not in payload
             assert b"[secret:OPENAI_API_KEY] [secret:gateway-key]" in payload
-    assert reader(folder).find(id_of(2)).model == "[secret:OPENAI_API_KEY]"
+    assert line(folder, 2).model == "[secret:OPENAI_API_KEY]"
 
 
 def test_records_with_secrets_are_counted(opened: Opener) -> None:
@@ -240,16 +250,15 @@ def test_numbers_that_sqlite_cannot_hold_are_brought_down_to_what_it_can(
 
     opened().write(encoded(changed(record, usage=usage), chat(2)))
 
-    assert reader(folder).find(id_of(1)).tokens_out == (1 << 63) - 1
+    assert line(folder, 1).tokens_out == (1 << 63) - 1
     assert ids(folder) == [id_of(1), id_of(2)]
 
 
 def test_a_model_name_without_end_does_not_fill_the_index(opened: Opener, folder: Path) -> None:
     opened().write(encoded(changed(chat(1), model="m" * 1_000_000)))
 
-    reading = reader(folder)
-    assert len(reading.find(id_of(1)).model) == 200
-    assert len(reading.trace(id_of(1)).model) == 1_000_000
+    assert len(line(folder, 1).model) == 200
+    assert len(trace(folder, 1).model) == 1_000_000
 
 
 # -- crashes
@@ -328,14 +337,14 @@ def test_an_index_that_was_deleted_is_made_anew(
     writer.write(encoded(*chats(1, 3)))
     world.pass_days(1)
     writer.write(encoded(*chats(4, 3)))
-    before = [reader(folder).find(id_of(n)) for n in range(1, 7)]
+    before = [line(folder, n) for n in range(1, 7)]
     writer.close()
     for path in folder.glob("index.db*"):
         path.unlink()
 
     opened()
 
-    assert [reader(folder).find(id_of(n)) for n in range(1, 7)] == before
+    assert [line(folder, n) for n in range(1, 7)] == before
 
 
 def test_an_index_ahead_of_its_segment_forgets_what_the_disk_never_got(
@@ -354,7 +363,7 @@ def test_an_index_ahead_of_its_segment_forgets_what_the_disk_never_got(
     assert ids(folder) == [id_of(n) for n in range(1, 4)]
     writer.write(encoded(chat(9)))
     assert ids(folder)[-1] == id_of(9)
-    assert reader(folder).trace(id_of(9)) == chat(9)
+    assert trace(folder, 9) == chat(9)
 
 
 def test_a_last_block_of_zeros_is_forgotten(opened: Opener, folder: Path) -> None:
@@ -418,16 +427,16 @@ def test_little_room_drops_content_and_keeps_the_skeleton(opened: Opener, folder
 
     writer.write(encoded(chat(2)))
 
-    bare = reader(folder).trace(id_of(2))
+    bare = trace(folder, 2)
     assert (bare.body.form, bare.body.data, bare.body.size) == ("off", b"", chat(2).body.size)
     assert bare.cost_nusd == chat(2).cost_nusd
-    assert reader(folder).trace(id_of(1)) == chat(1)
+    assert trace(folder, 1) == chat(1)
     assert (writer.counts.written, writer.counts.without_content) == (2, 1)
     assert "the disk is nearly full: content is not kept" in writer.describe()
 
     room[0] = 1 << 40
     writer.write(encoded(chat(3)))
-    assert reader(folder).trace(id_of(3)) == chat(3)
+    assert trace(folder, 3) == chat(3)
     assert "full" not in writer.describe()
 
 
@@ -439,7 +448,7 @@ def test_a_block_that_does_not_fit_is_written_without_content(opened: Opener, fo
     with files_up_to(path.stat().st_size + 10_000):
         writer.write(encoded(big(2), big(3)))
 
-    assert reader(folder).trace(id_of(2)).body.form == "off"
+    assert trace(folder, 2).body.form == "off"
     assert (writer.counts.written, writer.counts.without_content) == (3, 2)
     assert "too large" in writer.trouble
 

@@ -22,9 +22,7 @@ gateway, stage = sdk_kit.gateway, sdk_kit.stage
 #: A provider of the SDK's own dialect, one under Azure's paths, one behind TLS, one of the
 #: other dialect.
 MODELS = ["openai/instant", "azure/gpt-azure", "trusted/instant", "anthropic/instant"]
-RED_PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
-)
+PICTURE = base64.b64encode(bytes(range(96))).decode()
 WEATHER: Any = {
     "type": "function",
     "function": {
@@ -117,9 +115,12 @@ def test_many_at_once_each_get_their_own(gateway: Gateway, model: str) -> None:
 def test_usage_that_was_not_asked_for_is_withheld_and_counted(
     gateway: Gateway, stage: Stage, model: str
 ) -> None:
-    with gateway.openai() as sdk, sdk.chat.completions.with_streaming_response.create(
-        model=model, messages=USER, stream=True
-    ) as response:
+    with (
+        gateway.openai() as sdk,
+        sdk.chat.completions.with_streaming_response.create(
+            model=model, messages=USER, stream=True
+        ) as response,
+    ):
         request_id = response.request_id
         body = b"".join(response.iter_bytes())
 
@@ -236,7 +237,7 @@ def test_an_image_as_a_data_url_arrives(gateway: Gateway, stage: Stage, model: s
                         {"type": "text", "text": "What is this?"},
                         {
                             "type": "image_url",
-                            "image_url": {"url": f"data:image/png;base64,{RED_PIXEL}"},
+                            "image_url": {"url": f"data:image/png;base64,{PICTURE}"},
                         },
                     ],
                 }
@@ -247,10 +248,10 @@ def test_an_image_as_a_data_url_arrives(gateway: Gateway, stage: Stage, model: s
         assert content[1]["source"] == {
             "type": "base64",
             "media_type": "image/png",
-            "data": RED_PIXEL,
+            "data": PICTURE,
         }
     else:
-        assert content[1]["image_url"] == {"url": f"data:image/png;base64,{RED_PIXEL}"}
+        assert content[1]["image_url"] == {"url": f"data:image/png;base64,{PICTURE}"}
 
 
 def completion(**choice: Any) -> dict[str, Any]:

@@ -84,6 +84,14 @@ def test_figures_have_stable_names() -> None:
     assert not [line for line in lines if "forebay_azure_cost" in line]
 
 
+def test_a_row_whose_driver_fell_behind_is_void_and_has_no_figures() -> None:
+    late = row()
+    late.lag_p99_s = 0.2
+    assert "direct wrapper (void)" in printed([late])
+    assert report.remarks([late])[1].startswith("  void: the driver fell behind")
+    assert report.figures([late]) == []
+
+
 def test_without_the_data_set_search_is_a_stated_constant() -> None:
     found = retrieval.measure(RealWorld(), None)
     workload = found.delayed(Workload("w", [Arrival(0, 1.0, 1_125, 375)], []))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from forebay import pipeline
+from forebay import pipeline, reply
 from forebay.admission import door
 from forebay.dialects import failures, headers
 from forebay.dialects.endpoints import BY_PATH, Endpoint
@@ -27,6 +27,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _JSON: Headers = [(b"content-type", b"application/json")]
 _TEXT: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 _PASSTHROUGH = "/passthrough/"
+#: What Anthropic tells of a model and nobody tells us.
+_UNTOLD = dict.fromkeys(
+    ("capabilities", "deprecated_at", "line", "max_input_tokens", "max_tokens", "retires_at")
+)
 #: Below a base URL that lacks its /v1 the SDKs' paths come without it.
 _ENDPOINTS: dict[str, Endpoint] = BY_PATH | {
     path.removeprefix("/v1"): endpoint
@@ -85,6 +89,7 @@ class App:
             await self._other(x, endpoint, caller)
 
     async def _other(self, x: Exchange, endpoint: Endpoint | None, caller: Caller) -> None:
+        caller.keep_alive = caller.keep_alive and not caller.more_body
         try:
             if endpoint is not None:
                 raise Failure("method_not_allowed", f"{x.path} takes POST, not {x.method[:20]}.")
@@ -116,10 +121,11 @@ class App:
             if x.method not in allowed:
                 raise Failure("method_not_allowed", f"{x.path} takes GET, not {x.method[:20]}.")
         except Failure as failure:
-            status, kind = failure.code.status, _JSON
-            body = failures.whole(failure, x.dialect, x.id)
-        caller.keep_alive = caller.keep_alive and not caller.more_body
-        caller.reply(status, [*kind, (b"x-request-id", x.id.encode())], body)
+            reply.refuse(x, failure, caller)
+            x.ended_ns = self.way.world.now_ns()
+            self.way.recorder.keep(x)  # whoever asks for what isn't there wants to know
+            return
+        caller.reply(status, [*kind, *reply.request_id(x)], body)
 
     # -- models --------------------------------------------------------------------------
 
@@ -145,7 +151,14 @@ class App:
             # No provider tells when a model came to be in both dialects; this is honest
             # about one thing only: since when it is served here.
             since = msgspec.to_builtins(_utc(self.control.started_s))
-            return {"type": "model", "id": name, "display_name": name, "created_at": since}
+            return {
+                **_UNTOLD,
+                "type": "model",
+                "id": name,
+                "display_name": name,
+                "created_at": since,
+                "lifecycle": "active",
+            }
         return {
             "id": name,
             "object": "model",

@@ -173,7 +173,13 @@ def _read(path: Path) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML where a key stands once: the second of two would win without a word."""
+    """YAML where a key stands once (the second of two would win without a word), and where
+    `off` and `on` are words, as in YAML 1.2: `capture: off` is no false."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (yaml's own, changed once)
+        first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:bool"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -190,6 +196,11 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _StrictLoader)  # noqa: S506  (a SafeLoader, stricter)
@@ -197,7 +208,7 @@ def _parse(text: str, where: str) -> Any:
         mark = error.problem_mark
         line = f" line {mark.line + 1}" if mark is not None else ""
         raise _failure(f"{where}{line}: {error.problem}.") from None
-    except (yaml.YAMLError, TypeError) as error:
+    except (yaml.YAMLError, TypeError, ValueError) as error:
         raise _failure(f"{where} is not YAML: {error}.") from None
 
 

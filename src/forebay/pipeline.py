@@ -25,6 +25,7 @@ from forebay.dialects.translation import Finding, StreamTranslation, Translation
 from forebay.errors import Failure
 from forebay.exchange import Ask, Attempt, Capture, Chunks, Exchange, Headers
 from forebay.providers.prices import PriceTable
+from forebay.providers.provider import origin_path
 from forebay.routing import attempt as attempts
 from forebay.routing.attempt import Timeouts
 from forebay.routing.catalogue import Catalogue, Route
@@ -97,7 +98,7 @@ async def handle(way: Way, endpoint: Endpoint, x: Exchange, caller: Caller) -> N
     except ConnectionError:
         x.outcome = "cancelled"  # the caller left while sending: nobody to tell
     except asyncio.CancelledError:
-        x.outcome = "cancelled"
+        _end_early(x, caller)
         raise
     except Exception as error:
         # A defect of ours: the caller gets an honest 500, the log the traceback.
@@ -117,13 +118,14 @@ async def forward(way: Way, x: Exchange, name: str, path: str, caller: Caller) -
         x.identified_ns = way.world.now_ns()
         x.capture = way.capture
         provider = way.catalogue.provider(name)
+        x.dialect = provider.dialect  # nothing is converted here
         if x.method not in _FORWARDED:
             raise Failure("method_not_allowed", f"{x.method[:20]!r} is not forwarded.")
         x.body = await caller.read()
         x.decoded_ns = x.planned_ns = way.world.now_ns()
         x.route = f"passthrough: {provider.name}"
         query = "&".join(part for part in (x.query, provider.address.query) if part)
-        target = provider.address.prefix + path + (f"?{query}" if query else "")
+        target = origin_path(provider.address.prefix, path) + (f"?{query}" if query else "")
         single = x.head.single
         kept = (b"content-type", b"accept")
         up = [*x.head.up, *((n, single[n]) for n in kept if n in single)]
@@ -131,18 +133,25 @@ async def forward(way: Way, x: Exchange, name: str, path: str, caller: Caller) -
             way.world, x, provider, "", x.method, target, up, [], _clocks(way, x, caller)
         )
         down = headers.down(call.headers, provider.dialect)
+        if call.status >= 400:  # may speak of the operator's key, or be a proxy's page
+            body = await attempts.read(way.world, attempt, call, _MAX_ERROR_BYTES)
+            status, out, x.failure = attempts.refused(x, attempt, provider, body)
+            x.outcome = x.failure.code.name
+            x.reply_body = [] if out is body else _chunk(out, attempt.first_ns)
+            reply.whole(x, caller, status, reply.JSON + reply.request_id(x) + down, out)
+            return
         kept = (b"content-type", b"content-disposition")
         down += [h for h in call.headers if h[0] in kept]
-        down.append((b"x-request-id", x.id.encode()))
+        down += reply.request_id(x)
         await _relay(way, x, attempt, call, OpaqueStream(), caller, call.status, down)
         caller.finish()
-        x.outcome = attempt.outcome = "ok" if call.status < 400 else "provider_error"
+        x.outcome = attempt.outcome = "ok"
     except Failure as failure:
         reply.refuse(x, failure, caller)
     except ConnectionError:
         x.outcome = "cancelled"
     except asyncio.CancelledError:
-        x.outcome = "cancelled"
+        _end_early(x, caller)
         raise
     finally:
         _settle(way, x)
@@ -243,20 +252,24 @@ async def _ask(
         return
     finding = Finding()
     size = 0
+    converted = False
     try:
-        if ask.stream and _is_events(call.headers):
+        if ask.stream and reply.is_events(call.headers):
             stream = translation.stream(ask)
-            finding = stream.finding
+            finding, converted = stream.finding, stream.splices is None
             told = reply.EVENTS + reply.own_headers(x, route.told) + down
             await _relay(way, x, attempt, call, stream, caller, 200, told)
             x.failure = attempts.unfinished(finding, provider.name)
-            if x.failure is not None and finding.error is None:
+            # An error event that passed is there already; a conversion has left it to us.
+            if x.failure is not None and (finding.error is None or converted):
                 raise x.failure
             caller.finish()
         else:
             body = await attempts.read(way.world, attempt, call, MAX_BODY_BYTES)
             size = len(body)
             out, finding = translation.whole(body, ask)
+            if finding.error is not None:  # a Response that failed says so itself, under 200
+                x.failure = attempts.unfinished(finding, provider.name)
             attempts.account(attempt, finding, ask, size, way.prices, provider)
             x.reply_body = [] if out is body else _chunk(out, attempt.first_ns)
             x.first_ns, x.cost_nusd = attempt.first_ns, attempt.cost_nusd
@@ -267,6 +280,8 @@ async def _ask(
         raise
     finally:
         if attempt.usage is None:
+            if converted:
+                size = finding.progress
             attempts.account(attempt, finding, ask, size, way.prices, provider)
     x.outcome = attempt.outcome = x.failure.code.name if x.failure is not None else "ok"
 
@@ -305,18 +320,30 @@ async def _relay(
     caller.on_slow = relay.slow
     try:
         await call.relay(relay.piece)
+        if relay.failure is not None:
+            raise relay.failure
+        relay.rest()
     except LinkError as error:
         raise relay.failure or attempts.failed(attempt, error) from None
     finally:
         caller.on_slow = None
-    if relay.failure is not None:
-        raise relay.failure
-    relay.rest()
-    if not relay.began:
+        stream.cut(len(attempt.body.data) if attempt.body is not None else 0)
+    if not relay.began:  # nothing was sent yet: there is still time for an honest status
+        if (failure := attempts.unfinished(stream.finding, attempt.provider)) is not None:
+            raise failure
         begin()
 
 
 # -- 6: settle -----------------------------------------------------------------------------
+
+
+def _end_early(x: Exchange, caller: Caller) -> None:
+    """Cancelled: the caller left; or it is there, and the time for open streams was up."""
+    if caller.disconnected:
+        x.outcome = "cancelled"
+        return
+    hint = "Ask again: another one starts, or is there already."
+    reply.refuse(x, Failure("shutting_down", "The gateway is stopping.", hint=hint), caller)
 
 
 def _settle(way: Way, x: Exchange) -> None:
@@ -329,7 +356,8 @@ def _settle(way: Way, x: Exchange) -> None:
     if x.attempts:
         last = x.attempts[-1]
         x.usage, x.cost_nusd = last.usage, last.cost_nusd
-        if x.cache_key and x.outcome == "ok" and last.finish_reason != "content_filter":
+        whole = last.finish_reason not in (None, "content_filter")
+        if x.cache_key and x.outcome == "ok" and whole:
             _fill(way, x, last)
     way.recorder.keep(x)
 
@@ -339,18 +367,11 @@ def _fill(way: Way, x: Exchange, attempt: Attempt) -> None:
     usage chunk withheld from this caller is what the next one may ask for."""
     kept = x.reply_body if isinstance(x.reply_body, Chunks) else attempt.body
     if kept is not None and kept.data and way.cache is not None:
-        streamed = _is_events(x.reply_headers)
+        streamed = reply.is_events(x.reply_headers)
         way.cache.put(x.cache_key, Entry(x, bytes(kept.data), streamed), x.ended_ns)
 
 
 # -- small things --------------------------------------------------------------------------
-
-
-def _is_events(found: Headers) -> bool:
-    for name, value in found:
-        if name == b"content-type":
-            return value.lower().startswith(b"text/event-stream")
-    return False
 
 
 def _chunk(body: bytes, at_ns: int) -> Chunks:

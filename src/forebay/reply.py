@@ -4,6 +4,8 @@ A refusal before the reply has begun is a status and an error in the caller's di
 it, an in-band error event, which the SDKs raise on. Neither ever looks like a success.
 """
 
+import re
+
 from forebay.dialects import failures
 from forebay.errors import Failure
 from forebay.exchange import Chunks, Exchange, Headers
@@ -40,6 +42,21 @@ def own_headers(x: Exchange, told: Headers) -> Headers:
     return own
 
 
+def request_id(x: Exchange) -> Headers:
+    """The id a caller can ask about, under the name its SDK looks for."""
+    value = x.id.encode()
+    own = [(b"x-request-id", value)]
+    return [*own, (b"request-id", value)] if x.dialect == "anthropic" else own
+
+
+def is_events(headers: Headers) -> bool:
+    """Whether a body is an event stream."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False
+
+
 def refuse(x: Exchange, failure: Failure, caller: Caller) -> None:
     """End in a failure. Sync."""
     x.failure = failure
@@ -50,10 +67,7 @@ def refuse(x: Exchange, failure: Failure, caller: Caller) -> None:
     body = failures.whole(failure, x.dialect, x.id)
     x.reply_body = Chunks(x.received_ns)
     x.reply_body.data += body
-    request_id = x.id.encode()
-    down = [*JSON, (b"x-request-id", request_id)]
-    if x.dialect == "anthropic":
-        down.append((b"request-id", request_id))
+    down = JSON + request_id(x)
     if failure.retry_after_s is not None:
         down.append((b"retry-after", b"%d" % max(1, round(failure.retry_after_s))))
     if not failure.code.retryable:
@@ -62,13 +76,30 @@ def refuse(x: Exchange, failure: Failure, caller: Caller) -> None:
 
 
 def _in_band(x: Exchange, failure: Failure, caller: Caller) -> None:
-    event = failures.event(failure, x.dialect, x.id)
+    if not is_events(x.reply_headers):
+        caller.abort()  # there is no place for words; a file cut short must not look whole
+        return
+    if x.endpoint == "responses":
+        event = failures.response_event(failure, _next_number(x))
+    else:
+        event = failures.event(failure, x.dialect, x.id)
     if isinstance(x.reply_body, Chunks):
         x.reply_body.data += event
     elif x.reply_body is not None and x.attempts and (body := x.attempts[-1].body) is not None:
         x.reply_body.append((len(body.data), len(body.data), event))
     caller.push(event)
     caller.finish()
+
+
+_NUMBER = re.compile(rb'"sequence_number":\s*(\d{1,9})')
+
+
+def _next_number(x: Exchange) -> int:
+    """That of the next event of a Responses stream. A text in it can't imitate the member: its
+    quotes are escaped."""
+    body = x.attempts[-1].body if x.attempts else None
+    numbers = _NUMBER.findall(bytes(body.data[-4096:])) if body is not None else []
+    return int(numbers[-1]) + 1 if numbers else 0
 
 
 def _timing(x: Exchange) -> bytes:

@@ -21,9 +21,12 @@ from collections import OrderedDict
 import msgspec
 
 from forebay.dialects import stitch
+from forebay.dialects.decoding import encode
+from forebay.dialects.usage import as_chat
 from forebay.errors import Failure
 from forebay.exchange import Exchange, Head, Headers
 from forebay.schema.usage import Usage
+from forebay.wire import members as top
 from forebay.wire.clock import SECOND_NS
 from forebay.wire.members import Members
 from forebay.world import World
@@ -109,7 +112,7 @@ class Entry:
         body = self._body
         if self._endpoint == "chat":
             if self._streamed:
-                body = stitch.assemble_chat(body)
+                body = self._with_usage(stitch.assemble_chat(body))
             if stream:
                 body = stitch.unstitch_chat(body, include_usage)
         elif self._endpoint == "messages":
@@ -120,6 +123,15 @@ class Entry:
         else:
             return [body]
         return stitch.with_id(body, _ID_MARK).split(_ID_BYTES)
+
+    def _with_usage(self, body: bytes) -> bytes:
+        """A converted stream holds its usage only where its first caller had asked for it."""
+        if self.usage is None or self.usage.estimated:
+            return body
+        members = top.parse(body)
+        if "usage" in members.raw:
+            return body
+        return top.apply(body, members.edits({"usage": encode(as_chat(self.usage))}))
 
 
 class ExactCache:

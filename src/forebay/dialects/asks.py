@@ -26,8 +26,12 @@ BYTES_PER_TOKEN = 4
 _PATH = re.compile(r"^(.*) - at `\$\.?([^`]*)`$")
 
 NonEmpty = msgspec.Meta(min_length=1)
-Name = Annotated[str, NonEmpty]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+#: Names go into paths, headers and tables; the longest seen, ARNs and paths to fine-tuned
+#: models, have about 200 characters.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+#: The largest integer that every JSON parser reads exactly (RFC 8259, section 6).
+_LARGEST = 2**53 - 1
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -57,7 +61,7 @@ class _Chat(msgspec.Struct, gc=False):
 class _Messages(msgspec.Struct, gc=False):
     model: Name
     messages: Annotated[list[_Message], NonEmpty]
-    max_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
     system: str | list[_Part] | None = None
     stream: bool | None = None
     temperature: float | None = None

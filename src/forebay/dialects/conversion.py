@@ -69,5 +69,8 @@ class Conversion:
                 out = self._events.event(sse.parse(left))
         return out if self._over() else out + self._events.end()
 
+    def cut(self, size: int) -> None:
+        """What a conversion gave stands for itself."""
+
     def _over(self) -> bool:
         return self.finding.closed or self.finding.error is not None

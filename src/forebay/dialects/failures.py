@@ -74,6 +74,16 @@ def event(failure: Failure, dialect: Dialect, request_id: str) -> bytes:
     return sse.event(decoding.encode(_body(failure, dialect, request_id)), name)
 
 
+def response_event(failure: Failure, number: int) -> bytes:
+    """The error as the last event of a Responses stream. OpenAI's shape has no `error` member,
+    and its SDK raises on nothing else; so it has both."""
+    body = _body(failure, "openai", "")
+    error = body["error"]
+    shown = {name: error[name] for name in ("code", "message", "param")}
+    event = {"type": "error", "sequence_number": number, **shown, "error": error}
+    return sse.event(decoding.encode(event), "error")
+
+
 def _body(failure: Failure, dialect: Dialect, request_id: str) -> Json:
     status = failure.code.status
     if dialect == "anthropic":

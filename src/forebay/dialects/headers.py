@@ -77,7 +77,7 @@ def read(headers: Headers, dialect: Dialect) -> Head:
         if meaning & forwarded:
             up.append(header)
         if meaning & _SINGLE:
-            if name in single:
+            if name in single and head.repeated != b"host":
                 head.repeated = name
             single[name] = header[1]
         elif meaning & _PROXIED:

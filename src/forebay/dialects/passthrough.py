@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.dialects import decoding, failures
 from forebay.dialects.translation import Finding, StreamTranslation
 from forebay.dialects.usage import (
     newer,
@@ -46,6 +47,7 @@ class _Completion(msgspec.Struct, gc=False):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = _NONE
+    error: msgspec.Raw = _NONE
 
 
 _completion = msgspec.json.Decoder(_Completion).decode
@@ -69,6 +71,8 @@ class Chat:
             reply = _completion(body)
         except msgspec.MsgspecError as error:
             raise bad_answer(error) from None
+        if reply.choices is None:
+            raise no_answer(body, reply.error, "choices")
         finding = Finding(model=reply.model)
         if reply.choices:
             finding.finish_reason = reply.choices[0].finish_reason
@@ -96,20 +100,34 @@ class _Watcher:
         if (
             not self._splitter.held
             and chunk.find(b"\n\n") == size - 2
+            and chunk.endswith(b"}\n\n")  # an answer that broke inside of its JSON doesn't
             and b"\r" not in chunk
             and self._is_content(chunk)
         ):
             self.finding.progress += 1
             self._at += size
             return chunk
-        events = self._splitter.feed(chunk)
-        if len(events) == 1:
-            return self._pass(events[0])
-        return b"".join([self._pass(event) for event in events])
+        at = self._at
+        try:
+            events = self._splitter.feed(chunk)
+            if len(events) == 1:
+                return self._pass(events[0])
+            return b"".join([self._pass(event) for event in events])
+        except Failure:
+            self._at = at  # nothing of this chunk is handed over
+            raise
 
     def finish(self) -> bytes:
         rest = self._splitter.close()
         return self._pass(rest) if rest else b""
+
+    def cut(self, size: int) -> None:
+        splices = self.splices
+        assert splices is not None
+        while splices and splices[-1][0] >= self._at:
+            splices.pop()
+        if self._at < size:
+            splices.append((self._at, size, b""))
 
     def _pass(self, event: bytes) -> bytes:
         size = len(event)
@@ -193,8 +211,10 @@ def _with_usage(members: Members) -> bytes:
 
 class _Message(msgspec.Struct, gc=False):
     model: str | None = None
+    content: msgspec.Raw = _NONE
     stop_reason: str | None = None
     usage: msgspec.Raw = _NONE
+    error: msgspec.Raw = _NONE
 
 
 _message = msgspec.json.Decoder(_Message).decode
@@ -212,6 +232,8 @@ class Messages:
             reply = _message(body)
         except msgspec.MsgspecError as error:
             raise bad_answer(error) from None
+        if reply.content == _NONE:
+            raise no_answer(body, reply.error, "content")
         finding = Finding(model=reply.model, finish_reason=reply.stop_reason)
         if reply.usage != _NONE:
             finding.usage = usage_from_messages(reply.usage)
@@ -277,7 +299,9 @@ class _MessagesStream(_Watcher):
 class _Response(msgspec.Struct, gc=False):
     model: str | None = None
     status: str | None = None
+    output: msgspec.Raw = _NONE
     usage: msgspec.Raw = _NONE
+    error: msgspec.Raw = _NONE
 
 
 _response = msgspec.json.Decoder(_Response).decode
@@ -295,17 +319,18 @@ class Responses:
             reply = _response(body)
         except msgspec.MsgspecError as error:
             raise bad_answer(error) from None
+        if reply.output == _NONE:
+            raise no_answer(body, reply.error, "output")
         # An answer without a status is taken at its word: older servers send none.
         finding = Finding(model=reply.model, finish_reason=reply.status or "completed")
+        if reply.status == "failed":
+            finding.error = error_text(decoding.value(bytes(reply.error)))
         if reply.usage != _NONE:
             finding.usage = usage_from_responses(reply.usage)
         return body, finding
 
     def stream(self, ask: Ask) -> StreamTranslation:
         return _ResponsesStream()
-
-
-_RESPONSES_END = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
 
 class _ResponsesStream(_Watcher):
@@ -315,17 +340,9 @@ class _ResponsesStream(_Watcher):
         )
 
     def _watch(self, event: bytes) -> bool:
-        if self._is_content(event):
-            self.finding.progress += 1
-            return True
-        if any(kind in event for kind in _RESPONSES_END) or b'"error"' in event:
-            self._look(event)
-        return True
-
-    def _look(self, event: bytes) -> None:
         data = sse.parse(event).data
-        if data is None:
-            return
+        if data is None or data.strip() == b"[DONE]":  # some imitations add a terminator
+            return True
         try:
             body = _object(data)
         except msgspec.MsgspecError as error:
@@ -341,8 +358,13 @@ class _ResponsesStream(_Watcher):
                         finding.model = model
                     if isinstance(usage := response.get("usage"), dict):
                         finding.usage = usage_from_responses(usage)
+                    if finding.finish_reason == "failed":
+                        finding.error = error_text(response.get("error"))
             case "error":
                 finding.error = error_text(body)
+            case str(kind) if kind.endswith(".delta"):
+                finding.progress += 1
+        return True
 
 
 # -- Embeddings, and what we do not look into ----------------------------------------------
@@ -350,7 +372,9 @@ class _ResponsesStream(_Watcher):
 
 class _Embeddings(msgspec.Struct, gc=False):
     model: str | None = None
+    data: msgspec.Raw = _NONE
     usage: msgspec.Raw = _NONE
+    error: msgspec.Raw = _NONE
 
 
 _embeddings = msgspec.json.Decoder(_Embeddings).decode
@@ -368,6 +392,8 @@ class Embeddings:
             reply = _embeddings(body)
         except msgspec.MsgspecError as error:
             raise bad_answer(error) from None
+        if reply.data == _NONE:
+            raise no_answer(body, reply.error, "data")
         usage = usage_from_embeddings(reply.usage) if reply.usage != _NONE else None
         return body, Finding(model=reply.model, finish_reason="embedded", usage=usage)
 
@@ -389,6 +415,9 @@ class OpaqueStream:
     def finish(self) -> bytes:
         return b""
 
+    def cut(self, size: int) -> None:
+        """Everything went as it came."""
+
 
 # -- shared --------------------------------------------------------------------------------
 
@@ -402,6 +431,13 @@ def renamed(members: Members, ask: Ask, model: str) -> list[Splice]:
 
 def bad_answer(error: msgspec.MsgspecError) -> Failure:
     return Failure("bad_answer", f"The provider's answer is not what its API promises: {error}.")
+
+
+def no_answer(body: bytes, error: msgspec.Raw, lacks: str) -> Failure:
+    """Status 200 and no answer: some servers and many proxies report their errors so."""
+    if bytes(error) in (b"", b"null"):
+        return Failure("bad_answer", f"The provider's answer has no {lacks}.")
+    return Failure("provider_error", failures.read(200, body)[2])
 
 
 def error_text(error: Any) -> str:

@@ -54,6 +54,10 @@ class StreamTranslation(Protocol):
         method looks at `finding` and ends with an in-band error instead.
         """
 
+    def cut(self, size: int) -> None:
+        """The provider's stream ended after `size` bytes, well or not: `splices` then leave out
+        what never went to the caller, such as half an event."""
+
 
 class Translation(Protocol):
     #: the provider's endpoint this goes to, a name in dialects.ENDPOINTS

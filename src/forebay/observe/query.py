@@ -15,15 +15,18 @@ A trace is found by its id or by the beginning of one, if that is only one's.
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
 
 from forebay.errors import Failure
-from forebay.observe import index, segments
+from forebay.observe import index, rows, segments
 from forebay.observe.record import Record, decode
+from forebay.observe.search import EVERYTHING, LIST, Filter, Line, conditions, line_of
 from forebay.observe.segments import Block
+
+__all__ = ["EVERYTHING", "Filter", "Line", "Overview", "Page", "Reader"]
 
 #: How long one page may search. The console promises p50 below 100 ms for a page.
 SEARCH_NS = 50_000_000
@@ -32,51 +35,6 @@ _FIRST_STRETCH = 4096
 _LONGEST_STRETCH = 32_768
 _MIN_PREFIX = 6
 _MAX_CHOICES = 200
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """Which traces. An empty field asks nothing."""
-
-    project: str = ""
-    model: str = ""  # as asked for
-    #: `ok`, `cancelled`, a failure's code, or `failed`: any of those
-    outcome: str = ""
-    cache: str = ""
-    #: anywhere in id, model, provider, key or outcome; case of ASCII letters ignored
-    text: str = ""
-    #: received at or after, wall clock
-    since_ns: int = 0
-
-
-#: Asks nothing.
-EVERYTHING = Filter()
-
-
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """One trace in a list: the columns of its row."""
-
-    n: int
-    id: str
-    received_ns: int
-    team: str
-    project: str
-    key: str
-    endpoint: str
-    model: str
-    provider: str
-    used: str
-    status: int
-    outcome: str
-    cache: str
-    tokens_in: int
-    tokens_out: int
-    tokens_cached: int
-    cost_nusd: int | None
-    saved_nusd: int
-    ttft_ns: int
-    duration_ns: int
-    attempts: int
-    stream: bool
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -125,16 +83,16 @@ class Reader:
             end = min(end, before)
         if want.since_ns:
             floor = max(floor, self._first_since(want.since_ns, end))
-        where, values = _conditions(want)
+        where, values = conditions(want)
         lines: list[Line] = []
         deadline = self._now_ns() + SEARCH_NS
         stretch = _FIRST_STRETCH
         while end > floor and len(lines) <= limit:
             start = max(floor, self._block_start(end - stretch))
             found = sql.execute(
-                _LIST.format(where=where), (start, end, end, *values, limit + 1 - len(lines))
+                LIST.format(where=where), (start, end, end, *values, limit + 1 - len(lines))
             )
-            lines += [_line(row) for row in found]
+            lines += [line_of(row) for row in found]
             end = start
             stretch = min(stretch * 2, _LONGEST_STRETCH)
             if self._now_ns() >= deadline:
@@ -152,11 +110,11 @@ class Reader:
         if not numbers:
             raise _no_trace(wanted)
         found = self._connection().execute(
-            f"SELECT {', '.join(index.COLUMNS)} FROM traces"  # noqa: S608 - ours, values bound
+            f"SELECT {', '.join(rows.COLUMNS)} FROM traces"  # noqa: S608 - ours, values bound
             f" WHERE n IN ({', '.join('?' * len(numbers))}) ORDER BY n DESC",
             numbers,
         )
-        lines = [_line(row) for row in found]
+        lines = [line_of(row) for row in found]
         ids = {line.id for line in lines}
         if len(ids) > 1:
             raise Failure(
@@ -337,46 +295,6 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
         sql.close()
         raise
     return sql
-
-
-def _line(row: tuple[Any, ...]) -> Line:
-    values = [*row[:-1], bool(row[-1])]  # SQLite has no booleans
-    return Line(*values)
-
-
-# Blocks from the newest backwards, and the traces of each: no sorting, and blocks that lack
-# what is looked for cost one look. The + keeps SQLite from starting at the cursor, instead of
-# at the block's end, in every block.
-_LIST = (
-    f"SELECT {', '.join('traces.' + column for column in index.COLUMNS)}"  # noqa: S608 - ours
-    " FROM blocks CROSS JOIN traces"
-    " ON traces.n >= blocks.first AND traces.n < blocks.first + blocks.count"
-    " WHERE blocks.first >= ? AND blocks.first < ? AND +traces.n < ?{where}"
-    " ORDER BY blocks.first DESC, traces.n DESC LIMIT ?"
-)
-
-
-def _conditions(want: Filter) -> tuple[str, list[Any]]:
-    """SQL to add to WHERE, and its values; of the block first, then of the trace."""
-    parts: list[str] = []
-    values: list[Any] = []
-    for column in ("project", "model", "cache", "outcome"):
-        value = getattr(want, column)
-        if column == "outcome" and value == "failed":
-            parts.append("blocks.failed > 0 AND traces.outcome NOT IN ('ok', 'cancelled')")
-        elif value:
-            parts.append(f"instr(blocks.{index.SETS[column]}, ?) AND traces.{column} = ?")
-            values += [f"{index.MARK}{value}{index.MARK}", value]
-    if want.since_ns:
-        parts.append("blocks.newest_ns >= ? AND traces.received_ns >= ?")
-        values += [want.since_ns] * 2
-    if want.text:
-        columns = ("id", "model", "used", "provider", "key", "outcome")
-        likes = " OR ".join(f"traces.{column} LIKE ? ESCAPE '!'" for column in columns)
-        parts.append(f"({likes})")
-        text = want.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        values += [f"%{text}%"] * len(columns)
-    return "".join(f" AND {part}" for part in parts), values
 
 
 def _quantile(ordered: list[int], share: float) -> int | None:

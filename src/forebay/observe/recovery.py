@@ -1,4 +1,4 @@
-"""Bringing index and segments together again, after whatever ended the writer before.
+"""Opening a trace store: index and segments brought together, whatever ended the writer before.
 
 The segments are the truth. What can differ, and what is done:
 
@@ -12,20 +12,48 @@ The segments are the truth. What can differ, and what is done:
 6. files of the writer's own making that were never finished: deleted.
 """
 
+import fcntl
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
+from forebay.errors import Failure
 from forebay.observe import segments
-from forebay.observe.index import Entry, Index, row
+from forebay.observe.index import Entry, Index
+from forebay.observe.rows import row
 from forebay.observe.segments import Block
 
 UNFINISHED = ".unfinished"
 """Suffix of a file that is being made and means nothing until it is renamed."""
 
-#: Blocks indexed in one transaction: 64 MiB of records, half a second.
+#: Blocks indexed in one transaction: 16 MiB of records as they are written, a tenth of a second.
 _BLOCKS_AT_ONCE = 64
+
+
+def opened(folder: Path) -> tuple[BinaryIO, Index]:
+    """The store's lock and its index, brought up to date. Raises Failure, OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _locked(folder / "writer.lock")
+    try:
+        index = Index(folder)
+        try:
+            recover(index, folder)
+        except BaseException:
+            index.close()
+            raise
+    except segments.Damaged as damaged:
+        lock.close()
+        raise Failure(
+            "not_configured",
+            f"The trace store cannot be opened: {damaged}.",
+            hint="A newer Forebay wrote it, or the file is not ours: move it elsewhere.",
+        ) from None
+    except BaseException:
+        lock.close()
+        raise
+    return lock, index
 
 
 def recover(index: Index, folder: Path) -> None:
@@ -128,3 +156,19 @@ def _entry(serial: int, block: Block, payload: bytes) -> Entry:
         with suppress(msgspec.MsgspecError):  # of a version that nobody reads any more
             rows.append(row(n, record))
     return Entry(serial, block, rows)
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Two writers would put blocks where the other one's index looks for its own. The kernel
+    lets go of the lock when the process ends, however it ends."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Failure(
+            "not_configured",
+            f"The trace store in {path.parent} is being written by another process.",
+            hint="One Forebay writes a data folder: stop the other one, or set FOREBAY_HOME.",
+        ) from None
+    return file

@@ -36,9 +36,9 @@ import zstandard
 VERSION = 1
 SUFFIX = ".seg"
 
-#: A payload is closed at this many bytes of records. Reading one trace unpacks one block:
-#: 1 MiB is 1 ms; and beyond it fresh text compresses no better (docs/decisions/0005).
-BLOCK_BYTES = 1 << 18
+#: A payload is closed at this many bytes of records: it stays in a core's cache while it is
+#: searched, compressed and written, and no memory is mapped anew for each.
+BLOCK_BYTES = 256 << 10
 #: The most a block may unpack to, against a damaged header: the largest body a provider
 #: documents, both wires, headroom.
 MAX_PAYLOAD_BYTES = 256 << 20
@@ -98,6 +98,12 @@ def pack(records: Sequence[bytes]) -> bytes:
     """Records as one payload. Sync, ~0.3 µs for a record of 7 KB."""
     count = len(records)
     return struct.pack(f"<{count}I", *map(len, records)) + b"".join(records)
+
+
+def joined(payloads: Sequence[tuple[bytes, int]]) -> bytes:
+    """Several payloads, each with its number of records, as one."""
+    lengths = [payload[: 4 * count] for payload, count in payloads]
+    return b"".join(lengths + [payload[4 * count :] for payload, count in payloads])
 
 
 def unpack(payload: bytes, count: int) -> list[memoryview]:

@@ -21,11 +21,14 @@ import zstandard
 from forebay.observe import segments
 from forebay.observe.index import Index
 from forebay.observe.recovery import UNFINISHED, in_folder
-from forebay.observe.segments import BLOCK_BYTES, Block, Segment
+from forebay.observe.segments import Block, Segment
 from forebay.world import World
 
-#: About 33 µs for 7 KB of prose, a third of its size (docs/decisions/0005).
+#: About 35 µs for 7 KB of prose, a third of its size (docs/decisions/0005-trace-store.md).
 SEAL_LEVEL = 3
+#: Blocks are gathered to this size: what is said in every prompt is then kept once in so many.
+#: Reading one trace unpacks one block, 1 ms.
+SEALED_BYTES = 1 << 20
 _ROWS_A_STEP = 4096
 _CHECK_EVERY_NS = 60 * 1_000_000_000
 
@@ -129,7 +132,7 @@ class Seal:
     def step(self) -> bool:
         """Gather and write one block, or finish; whether it is done."""
         for block, payload in self._blocks:
-            if self._held and self._held_bytes + len(payload) > BLOCK_BYTES:
+            if self._held and self._held_bytes + len(payload) > SEALED_BYTES:
                 self._write()
                 self._hold(block, payload)
                 return False
@@ -149,18 +152,15 @@ class Seal:
     def _write(self) -> None:
         if not self._held:
             return
-        records = [
-            bytes(record)
-            for block, payload in self._held
-            for record in segments.unpack(payload, block.count)
-        ]
         blocks = [block for block, _ in self._held]
-        frame = self._compress(segments.pack(records))
+        frame = self._compress(
+            segments.joined([(payload, block.count) for block, payload in self._held])
+        )
         self._written.append(
             self._target.append(
                 frame,
                 blocks[0].first,
-                len(records),
+                sum(block.count for block in blocks),
                 min(block.oldest_ns for block in blocks),
                 max(block.newest_ns for block in blocks),
             )

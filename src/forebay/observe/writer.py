@@ -3,7 +3,7 @@
 For each batch, in this order:
 
 1. secrets are taken out (`redact`), before anything else sees the records;
-2. records are grouped into blocks of up to 1 MiB, each written to the day's segment as one
+2. records are grouped into blocks of up to 256 KiB, each written to the day's segment as one
    zstd frame by one write;
 3. one SQLite transaction adds a row for every record.
 
@@ -12,9 +12,9 @@ and is given them when the writer opens; a torn block at the end is cut off. Aft
 the index may know blocks that the disk never got; those rows are removed. `kill -9` loses
 nothing that `write` had returned from.
 
-Frames are written at a level that costs little more than copying, since this runs beside the
-data plane at its busiest hour. Segments that are done are written once more, properly
-compressed, when there is nothing else to do (`upkeep`). docs/decisions/0005 has the numbers.
+Frames are written nearly as fast as they can be copied, since this runs beside the data plane
+at its busiest hour. Segments that are done are written once more, properly compressed, when
+there is nothing else to do (`upkeep`). docs/decisions/0005-trace-store.md has the numbers.
 
 A full disk must not end in a full ring: `write` never raises for it. Below `reserve_bytes`
 of free space records go in without content (what was said), keeping the skeleton (who,
@@ -22,30 +22,27 @@ when, what it cost, how it ended); where not even that can be written they are d
 are counted and said on the console.
 """
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import zstandard
 
-from forebay.errors import Failure
-from forebay.observe import index as rows
 from forebay.observe import record as records
-from forebay.observe import restore, segments
-from forebay.observe.index import Entry, Index, Row
-from forebay.observe.recovery import catch_up, in_folder, recover
+from forebay.observe import restore, rows, segments
+from forebay.observe.index import Entry, Row
+from forebay.observe.recovery import catch_up, in_folder, opened
 from forebay.observe.redact import Redactor
 from forebay.observe.segments import BLOCK_BYTES, Segment
 from forebay.observe.upkeep import RETENTION, Retention, Upkeep
 from forebay.world import World
 
-#: Speed before size on the hot path: about 2 µs for 7 KB, where level 1 takes 24.
-FAST_LEVEL = -1000
+#: The lowest there is: bytes are copied and get their checksum, 1.1 µs for 7 KB. Level -100 takes
+#: 4.5 µs to make them a fifth smaller, level 1 takes 13 (code) to 24 (prose) for a third.
+STORED = -131072
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -99,7 +96,7 @@ class Writer:
         (the folder cannot be used).
         """
         self.folder = folder
-        self._lock, self._index = _opened(folder)
+        self._lock, self._index = opened(folder)
         self.counts = Counts()
         #: what keeps records from being written whole, in words; "" where nothing does
         self.trouble = ""
@@ -108,7 +105,7 @@ class Writer:
         self._free = free
         self._on_rows = on_rows
         self._redactor = Redactor(secrets)
-        self._compress = zstandard.ZstdCompressor(level=FAST_LEVEL, write_checksum=True).compress
+        self._compress = zstandard.ZstdCompressor(level=STORED, write_checksum=True).compress
         self._segment: Segment | None = None
         self._day = ""
         self._serial = 0
@@ -118,7 +115,7 @@ class Writer:
         self._upkeep = Upkeep(self._index, folder, world, retention)
 
     def write(self, batch: Sequence[bytes]) -> None:
-        """Write encoded records, one an item. Never raises for a full disk. Sync, ~12 µs a
+        """Write encoded records, one an item. Never raises for a full disk. Sync, ~16 µs a
         record of 7 KB; blocks on the disk, so not on a loop that others wait for."""
         scarce = self._is_scarce()
         self.trouble = "the disk is nearly full: content is not kept" if scarce else ""
@@ -308,46 +305,6 @@ class Writer:
             self._day = self._today()
         else:  # something in it cannot be read: nothing is put behind that
             segment.close()
-
-
-def _opened(folder: Path) -> tuple[BinaryIO, Index]:
-    """The store's lock and its index, brought up to date. Raises Failure, OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _locked(folder / "writer.lock")
-    try:
-        index = Index(folder)
-        try:
-            recover(index, folder)
-        except BaseException:
-            index.close()
-            raise
-    except segments.Damaged as damaged:
-        lock.close()
-        raise Failure(
-            "not_configured",
-            f"The trace store cannot be opened: {damaged}.",
-            hint="A newer Forebay wrote it, or the file is not ours: move it elsewhere.",
-        ) from None
-    except BaseException:
-        lock.close()
-        raise
-    return lock, index
-
-
-def _locked(path: Path) -> BinaryIO:
-    """Two writers would put blocks where the other one's index looks for its own. The kernel
-    lets go of the lock when the process ends, however it ends."""
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise Failure(
-            "not_configured",
-            f"The trace store in {path.parent} is being written by another process.",
-            hint="One Forebay writes a data folder: stop the other one, or set FOREBAY_HOME.",
-        ) from None
-    return file
 
 
 _RECEIVED = rows.COLUMNS.index("received_ns")

@@ -40,6 +40,7 @@ from forebay.processes.link import (
     encode_snapshot,
     unpack_records,
 )
+from forebay.processes.serving import Server
 from forebay.providers import Provider
 from forebay.providers.discovery import list_models
 from forebay.providers.prices import Model, known_models, look_up
@@ -133,7 +134,8 @@ class BackOffice:
                 line.transport.resume_reading()
         if batch:
             before = self.writer.trouble
-            await loop.run_in_executor(self._writing, self.writer.write, batch)
+            # Shielded: who stops this task must not take back a batch that waits for the thread.
+            await asyncio.shield(loop.run_in_executor(self._writing, self.writer.write, batch))
             if (trouble := self.writer.trouble) and trouble != before:
                 log.warning("records: %s", trouble)
 
@@ -261,7 +263,7 @@ async def serve(args: argparse.Namespace) -> None:
         auth=lambda secret: office.keyring.is_admin(secret.encode(), world.wall_ns()),
         hosts=loaded.forebay.admin.hosts,
     )
-    server = _Uvicorn(
+    server = Server(
         uvicorn.Config(
             console,
             ws="none",
@@ -283,12 +285,6 @@ async def serve(args: argparse.Namespace) -> None:
         task.cancel()
     await asyncio.wait(standing)
     await office.close()
-
-
-class _Uvicorn(uvicorn.Server):
-    """Signals are the back office's own: it stops serving first and writes last."""
-
-    def install_signal_handlers(self) -> None: ...
 
 
 def main() -> None:

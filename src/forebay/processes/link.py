@@ -151,6 +151,7 @@ class Link:
         self._line: Line | None = None
         self._metrics: list[asyncio.Future[str]] = []
         self._closed = False
+        self._down = asyncio.Event()
         self.synced = asyncio.Event()  # set by the first snapshot
 
     def __repr__(self) -> str:
@@ -179,8 +180,19 @@ class Link:
                 await asyncio.sleep(RECONNECT_S)
                 continue
             self._line = line
+            self._down.clear()
             await lost
             await asyncio.sleep(RECONNECT_S)
+
+    async def close(self) -> None:
+        """For good; returns when everything that was taken has been read."""
+        self._closed = True
+        if (line := self._line) is None or line.transport is None:
+            return
+        # Half of it: what the back office may just be telling us must find somebody, or it
+        # drops the connection with our last records unread. It closes the rest at our end.
+        line.transport.write_eof()
+        await self._down.wait()
 
     def send_records(self, batch: list[bytes]) -> bool:
         """Takes a batch unless the line is down or full: the recorder's `send`."""
@@ -217,6 +229,7 @@ class Link:
 
     def _lost(self) -> None:
         self._line = None
+        self._down.set()
         for asked in self._metrics:
             if not asked.done():
                 asked.set_exception(ConnectionError("the back office went away"))

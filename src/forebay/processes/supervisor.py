@@ -10,6 +10,7 @@ office writes what they recorded, then the models go.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -30,7 +31,8 @@ from forebay.processes.child import Child, Facts
 from forebay.processes.link import SNAPSHOT, Line
 from forebay.world import RealWorld
 
-WORKER_GRACE_S = 30.0
+#: Streams have 30 s (worker.GRACE_S), their records a little more.
+WORKER_GRACE_S = 40.0
 OFFICE_GRACE_S = 15.0
 READY_S = 60.0
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._office: Child | None = None
         self._local: dict[str, Served] = {}
         self._sockets: list[socket.socket] = []
+        self._telling = asyncio.Lock()
 
     async def start(self) -> Ports:
         """Bring everything up; local models may still be loading when this returns.
@@ -191,15 +194,24 @@ class Supervisor:
             self.world.spawn(self._tell_office(), "tell the back office")
 
     async def _tell_office(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            transport, line = await loop.create_unix_connection(
-                lambda: Line(lambda *_: None, lambda _: None), str(self._link)
-            )
-        except OSError:
-            return  # gone again: the next readiness comes here again
-        line.send(SNAPSHOT, msgspec.msgpack.encode(list(self._local.values())))
-        transport.close()  # after what is written has left
+        """One at a time, so that the last word is the whole list."""
+        async with self._telling:
+            read = asyncio.Event()
+            try:
+                transport, line = await asyncio.get_running_loop().create_unix_connection(
+                    lambda: Line(lambda *_: None, lambda _: read.set()), str(self._link)
+                )
+            except OSError:
+                return  # gone again: the next readiness comes here again
+            line.send(SNAPSHOT, msgspec.msgpack.encode(list(self._local.values())))
+            # Half of it is closed, and the other side closes the rest when it has read all. It
+            # greets whoever connects: to somebody who has left it can't, and would drop the
+            # connection with what we sent unread.
+            transport.write_eof()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READY_S):
+                    await read.wait()
+            transport.close()
 
 
 def _bind(host: str, port: int, shared: bool = False) -> socket.socket:

@@ -11,6 +11,7 @@ one full pass over a warm heap is a pause every stream would feel.
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
@@ -28,6 +29,7 @@ from forebay import tether
 from forebay.admission.key_store import PEPPER_NAME
 from forebay.assemble import DataPlane, data_plane
 from forebay.processes.link import Link, Snapshot
+from forebay.processes.serving import Server
 from forebay.wire.server import Connection
 from forebay.world import RealWorld
 
@@ -35,7 +37,10 @@ log = logging.getLogger("forebay.worker")
 
 #: How long the first snapshot may take before serving begins without it.
 SYNC_S = 5.0
+#: How long open streams may go on once it is told to stop; less than WORKER_GRACE_S.
 GRACE_S = 30
+#: How long the last records may take to leave.
+FAREWELL_S = 5.0
 PRICES_S = 0.05
 
 
@@ -105,9 +110,7 @@ async def serve(args: argparse.Namespace) -> None:
     world.spawn(link.run(), "link")
     world.spawn(_want_prices(link, plane), "prices")
 
-    server = uvicorn.Server(
-        _server_config(world, loaded.forebay, application.App(plane.way, control))
-    )
+    server = Server(_server_config(world, loaded.forebay, application.App(plane.way, control)))
     listening = socket.socket(fileno=args.fd)
     _raise_file_limit()
     gc.collect()
@@ -119,13 +122,30 @@ async def serve(args: argparse.Namespace) -> None:
     except TimeoutError:
         log.warning("the back office is late: serving without keys and prices")
     tether.announce(port=listening.getsockname()[1])
+
+    def stop() -> None:
+        control.stopping = server.should_exit = True
+
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # reload comes with the next issue
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
     try:
         await server.serve(sockets=[listening])
     finally:
-        control.stopping = True
+        await asyncio.sleep(0)  # what was out of time is cancelled, and settles, now
         plane.close()
+        await _farewell(link, plane)
+
+
+async def _farewell(link: Link, plane: DataPlane) -> None:
+    """The last records leave, if there is anybody to take them."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL_S):
+            while plane.recorder.held_bytes:
+                await asyncio.sleep(PRICES_S)
+                plane.recorder.flush()
+            await link.close()
 
 
 async def _want_prices(link: Link, plane: DataPlane) -> None:

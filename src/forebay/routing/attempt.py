@@ -24,6 +24,8 @@ from forebay.world import World
 _UNREACHABLE = frozenset(
     {"dns", "refused", "tls", "proxy", "pool_full", "reset", "given_up"}
 )
+#: Local servers take words like "none" for a key.
+_SHORTEST_SECRET = 8
 _TOO_LATE = frozenset(
     {"connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"}
 )
@@ -128,34 +130,38 @@ def refused(
 ) -> tuple[int, bytes, Failure]:
     """An answer other than 200: the caller's status and body, and the failure it is.
 
-    Within a dialect a provider's own error passes as it is: SDKs read details from it. Two
+    Within a dialect a provider's own error passes as it is: SDKs read details from it. Three
     things never pass: what the provider thinks of the operator's key, and a redirect, which
-    would carry that key to wherever it points.
+    would carry that key to wherever it points, are raised as a Failure; and where the key is
+    quoted it is masked.
     """
+    for value in provider.secrets:
+        secret = value.removeprefix(b"Bearer ")
+        if len(secret) >= _SHORTEST_SECRET and secret in body:
+            body = body.replace(secret, b"[key]")
     attempt.usage, attempt.cost_nusd = Usage(), 0
     status, name = attempt.status, provider.name
     if status in (401, 403):
-        failure = Failure(
+        attempt.outcome = "provider_refused_key"
+        raise Failure(
             "provider_refused_key",
             f"The provider {name} refused the gateway's own key (status {status}).",
             hint="Whoever runs this gateway has to check the provider's api_key.",
             provider=name,
         )
-    elif status < 400:
-        failure = Failure(
+    if status < 400:
+        attempt.outcome = "bad_answer"
+        raise Failure(
             "bad_answer",
             f"The provider {name} answered with status {status}; redirects are not followed.",
             hint="Whoever runs this gateway has to check the provider's base_url.",
             provider=name,
         )
-    else:
-        failure = Failure("provider_error", failures.read(status, body)[2], provider=name)
-        attempt.outcome = failure.code.name
-        if x.dialect == provider.dialect and _is_error(body):
-            return status, body, failure
-        return *failures.convert(status, body, x.dialect, x.id), failure
-    attempt.outcome = failure.code.name
-    return failure.code.status, failures.whole(failure, x.dialect, x.id), failure
+    attempt.outcome = "provider_error"
+    failure = Failure("provider_error", failures.read(status, body)[2], provider=name)
+    if x.dialect == provider.dialect and _is_error(body):
+        return status, body, failure
+    return *failures.convert(status, body, x.dialect, x.id), failure
 
 
 def unfinished(finding: Finding, provider: str) -> Failure | None:
@@ -189,15 +195,19 @@ def account(
     """What the attempt used and cost.
 
     Where the provider reported nothing, an estimate stands and says so: for a whole answer
-    from its `size` in bytes, for a stream (size 0) from its content events, in each of which
-    servers send one to four tokens.
+    or a converted stream from its `size` in characters, for a stream that passed (size 0) from
+    its content events, in each of which servers send one to four tokens. An answer that was
+    cut never got to its count of output tokens: Anthropic's streams open with the input's and
+    a 1.
     """
     attempt.finish_reason = finding.finish_reason
     attempt.model_reported = finding.model
-    attempt.usage = finding.usage or Usage(
-        input_tokens=ask.input_tokens_estimate,
-        output_tokens=size // 4 if size else finding.progress,
-        estimated=True,
-    )
+    usage = finding.usage or Usage(input_tokens=ask.input_tokens_estimate, estimated=True)
+    if usage.estimated or finding.finish_reason is None:
+        made = size // 4 if size else finding.progress
+        usage = msgspec.structs.replace(
+            usage, output_tokens=max(made, usage.output_tokens), estimated=True
+        )
+    attempt.usage = usage
     rates = prices.rates(provider.prices, attempt.model)
     attempt.cost_nusd = rates.cost_nusd(attempt.usage) if rates is not None else None

@@ -91,7 +91,7 @@ class Catalogue:
             if facts is None and route.provider.facts.closed:
                 raise self._unknown(asked)
             route = msgspec.structs.replace(route, facts=facts, told=_told(route))
-            if len(self._routes) < 10_000:  # callers choose the names
+            if len(self._routes) < 10_000 and len(asked) <= 200:  # callers choose the names
                 self._routes[asked] = route
         return route
 
@@ -146,7 +146,8 @@ class Catalogue:
 
     def _unknown(self, asked: str) -> Failure:
         known = [*self.names, *self._bare]
-        near = difflib.get_close_matches(asked, known, 3, 0.6)
+        # Callers choose the length, too: to compare 30 MB takes seconds.
+        near = difflib.get_close_matches(asked[:100], known, 3, 0.6)
         shown = f"{asked[:100]!r}"
         if near:
             hint = f"Did you mean {', '.join(near)}?"

@@ -18,6 +18,7 @@ plane. docs/decisions/0004-caller.md has the numbers.
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -56,6 +57,9 @@ class ServerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: most bytes of a request's body
     body_bytes: int = 32 * 1024 * 1024
 
+
+#: How long a caller that is still sending may go on, so that it hears why it is refused.
+LINGER_S = 2.0
 
 Render = Callable[[Failure], bytes]
 """A failure that no endpoint owns, as a JSON body."""
@@ -163,6 +167,8 @@ class Caller:
         """A complete reply in one write. Sync, ~2 µs."""
         if self.response_started or self.disconnected:
             return
+        if self.more_body:
+            self.keep_alive = False  # nobody reads the rest
         head = self._head(status, headers, b"content-length: %d\r\n\r\n" % len(body))
         self.transport.write(head if self._head_only else head + body)
         self._complete()
@@ -171,15 +177,17 @@ class Caller:
         """Begin a reply of unknown length."""
         if self.response_started or self.disconnected:
             return
-        self._chunked = self._http_11
-        if not self._chunked:
+        if status in (204, 304):
+            self._head_only = True
+        self._chunked = self._http_11 and not self._head_only
+        if not self._chunked and not self._head_only:
             self.keep_alive = False
         framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
         self.transport.write(self._head(status, headers, framing))
 
     def push(self, data: bytes) -> None:
         """One piece of the body, on the wire as a chunk of its own. Sync, ~1 µs + the write."""
-        if self.disconnected or not data:
+        if self.disconnected or self._head_only or not data:
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -199,7 +207,6 @@ class Caller:
         self.transport.abort()
 
     def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
-        self.response_started = True
         parts = [STATUS_LINE[status]]
         for name, value in self._default_headers:
             parts += (name, b": ", value, b"\r\n")
@@ -219,20 +226,21 @@ class Caller:
             + framing.count(b"\n")
         ):
             raise ValueError("a response header holds a line break")
+        self.response_started = True
         return head
 
     def _complete(self) -> None:
         self.response_complete = True
         self.task = None  # which holds this object
         if not self.keep_alive:
-            self.transport.close()
+            self._connection.hang_up()
         self._connection.on_response_complete()
 
 
 class Connection(HttpToolsProtocol):
     """One caller's connection."""
 
-    cycle: Caller | None  # type: ignore[assignment]
+    cycle: Caller | None  # type: ignore[assignment]  # the request that is read, or was last
 
     def __init__(
         self, world: World, limits: ServerLimits, render: Render, *args: Any, **kwargs: Any
@@ -242,8 +250,13 @@ class Connection(HttpToolsProtocol):
         self.limits = limits
         self.render = render
         self.deadline = Deadline(world, self._expired)
-        self.awaiting = "head"  # head | body | reply | next
+        self.awaiting = "head"  # head | body | reply | next | end
+        #: bytes since a message or a piece of body: of a head, chunk extensions, trailers
         self.head_bytes = 0
+        self.switching = False  # the head offers another protocol
+        self.unsent = 0  # bytes that the caller had not taken when the end began
+        #: the request that is being answered; `cycle` is ahead of it where they are pipelined
+        self.answered: Caller | None = None
         #: pipelined requests that wait for the one before them
         self.queue: deque[tuple[Caller, dict[str, Any]]] = deque()
 
@@ -251,6 +264,10 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is None and not _is_unix(transport):
+            # Gone already, and nobody knows who it was: not to be taken for a local program.
+            transport.abort()
+            return
         if len(self.connections) > self.limits.connections:
             self._refuse(
                 Failure(
@@ -268,8 +285,7 @@ class Connection(HttpToolsProtocol):
         self.deadline.close()
         self.flow.resume_writing()
         self.parser = None  # type: ignore[assignment]  # it holds this object, and this it
-        waiting: list[Any] = [self.cycle, *(queued for queued, _ in self.queue)]
-        for cycle in waiting:
+        for cycle in (self.answered, *(queued for queued, _ in self.queue)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.wake()
@@ -279,25 +295,32 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self.cycle is not None and self.cycle.on_slow is not None:
-            self.cycle.on_slow(True)
+        if self.answered is not None and self.answered.on_slow is not None:
+            self.answered.on_slow(True)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.cycle is not None and self.cycle.on_slow is not None:
-            self.cycle.on_slow(False)
+        if self.answered is not None and self.answered.on_slow is not None:
+            self.answered.on_slow(False)
 
     def data_received(self, data: bytes) -> None:
         before = self.awaiting
         if before == "next":
             before, self.awaiting = "", "head"
-        if self.awaiting == "head":
-            self.head_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(Failure("bad_request", "This server does not switch protocols."))
+        elif before == "end":
             return
+        self.head_bytes += len(data)
+        try:
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as offer:
+                    if self.parser.get_method() == b"CONNECT":
+                        self._refuse(Failure("bad_request", "This server is no proxy."))
+                        return
+                    data = self._declined() + data[offer.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)
         except httptools.HttpParserError as error:
             cause = error.__context__
             if not isinstance(cause, Failure):
@@ -307,13 +330,31 @@ class Connection(HttpToolsProtocol):
         # Clocks are set for where the parser has come to, so that a request which arrives
         # in one piece sets none.
         now = self.awaiting
-        if now == "head":
-            if self.head_bytes > self.limits.head_bytes:
-                self._refuse(self._head_too_large())
-            elif before != "head":
-                self._wait_for("head", self.limits.head_s)
-        elif now == "body" and before != "body":
+        if self.head_bytes > self.limits.head_bytes:
+            self._refuse(self._head_too_large())
+        elif now == "head" and before != "head":
+            self._wait_for("head", self.limits.head_s)
+        elif now == "body" and before != "body" and not self.queue:
             self._wait_for("body", self.limits.body_s)
+
+    def _declined(self) -> bytes:
+        """The head just read, without its offer to switch protocols.
+
+        Java's client and curl offer h2c with their first request. RFC 9110 section 7.8 lets a
+        server go on in HTTP/1.1; the parser doesn't, it takes the body for the new protocol.
+        """
+        parser, self.switching = self.parser, False
+        head = b"%b %b HTTP/%b\r\n" % (
+            parser.get_method(),
+            self.url,
+            parser.get_http_version().encode(),
+        )
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                head += b"%b: %b\r\n" % (name, value)
+        return head + b"\r\n"
 
     # -- parser callbacks ----------------------------------------------------------------
 
@@ -323,6 +364,8 @@ class Connection(HttpToolsProtocol):
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.awaiting == "body":
+            return  # a trailer: what comes after the body must not pass for a header
         if len(self.headers) >= self.limits.headers:
             raise self._head_too_large()
         name = name.lower()
@@ -332,6 +375,9 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         parser = self.parser
+        if parser.should_upgrade():
+            self.switching = True  # see `_declined`
+            return
         version = parser.get_http_version()
         url = self.url if self.url.startswith(b"/") else _origin_form(self.url)
         raw_path, _, query = url.partition(b"?")
@@ -363,11 +409,13 @@ class Connection(HttpToolsProtocol):
             self.queue.append((cycle, scope))
 
     def _start(self, cycle: Caller, scope: dict[str, Any]) -> None:
+        self.answered = cycle
         task = cycle.task = self.loop.create_task(cycle.run(self.app, scope))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
+        self.head_bytes = 0
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.refusal is not None:
             return
@@ -388,6 +436,8 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
+        if self.switching:
+            return
         self.awaiting = "reply"
         self.head_bytes = 0
         self.deadline.off()
@@ -399,16 +449,36 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.awaiting == "end":
             return
-        self.flow.resume_reading()
         if self.queue:
             self._start(*self.queue.popleft())
+            if self.queue:
+                return
+            if self.awaiting == "body":
+                self._wait_for("body", self.limits.body_s)
         elif self.awaiting == "reply":
             self._wait_for("next", self.limits.keep_alive_s)
         else:
             # Answered before the body was complete: what is still coming belongs to nobody.
-            self.transport.close()
+            self.hang_up()
+        self.flow.resume_reading()
+
+    def hang_up(self) -> None:
+        """Close such that the caller can read what it was told.
+
+        A socket closed while the other side still sends is reset, and the reset may overtake
+        the reply (RFC 9112, section 9.6): so what still comes is thrown away for a while.
+        """
+        if self.transport.is_closing() or self.awaiting == "end":
+            return
+        self.queue.clear()
+        if self.awaiting in ("reply", "next"):
+            self.transport.close()  # all that came was read
+        else:
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        self._wait_for_end()
 
     # -- clocks and refusals -------------------------------------------------------------
 
@@ -416,7 +486,18 @@ class Connection(HttpToolsProtocol):
         self.awaiting = what
         self.deadline.set(self.world.now_ns() + int(seconds * SECOND_NS))
 
+    def _wait_for_end(self) -> None:
+        """What the caller has not taken yet is held as long as it takes some of it."""
+        self.unsent = self.transport.get_write_buffer_size()
+        self._wait_for("end", self.limits.keep_alive_s if self.unsent else LINGER_S)
+
     def _expired(self) -> None:
+        if self.awaiting == "end":
+            if 0 < self.transport.get_write_buffer_size() < self.unsent:
+                self._wait_for_end()
+            else:
+                self.transport.abort()
+            return
         if self.transport.is_closing():
             return
         if self.awaiting == "head" and self.head_bytes:
@@ -429,7 +510,8 @@ class Connection(HttpToolsProtocol):
             )
             self.cycle.wake()
         else:
-            self.transport.close()
+            self.awaiting = "next"
+            self.hang_up()
 
     def _head_too_large(self) -> Failure:
         return Failure(
@@ -440,8 +522,14 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, failure: Failure) -> None:
         """Answer without the app, and close: where parsing failed nothing after it counts."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # an earlier reply is under way; this one has no place
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self.flow.pause_reading()
+            if cycle.more_body:  # it is this request that is broken: the app says so
+                cycle.refusal = cycle.refusal or failure
+                cycle.wake()
+            else:  # a complete one is answered first; what follows it has no place
+                cycle.keep_alive = False
             return
         body = self.render(failure)
         head = STATUS_LINE[failure.code.status] + (
@@ -451,10 +539,15 @@ class Connection(HttpToolsProtocol):
         if failure.retry_after_s is not None:
             head += b"retry-after: %d\r\n" % max(1, round(failure.retry_after_s))
         self.transport.write(head + b"\r\n" + body)
-        self.transport.close()
+        self.hang_up()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Failure("bad_request", msg))
+
+
+def _is_unix(transport: asyncio.BaseTransport) -> bool:
+    there = transport.get_extra_info("socket")
+    return there is not None and there.family == socket.AF_UNIX
 
 
 def _origin_form(url: bytes) -> bytes:

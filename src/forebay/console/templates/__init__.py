@@ -1,5 +1,5 @@
 """The templates, and what they can do. Everything they print is escaped unless they say so,
-and none of them says so (tests/test_console_templates.py looks)."""
+and none of them says so (tests/test_console_hostile.py looks)."""
 
 from pathlib import Path
 from typing import Any

@@ -25,7 +25,7 @@ def table(rows: list[Row], plan: Plan) -> Table:
             last = row.lengths
         cost = "–" if row.usd_per_million is None else f"{row.usd_per_million:,.0f}"
         shown.add_row(
-            TITLES[row.row],
+            TITLES[row.row] + (" (void)" if row.void else ""),
             f"{row.success:.1%}",
             f"{row.ttft_mean_s:.2f}",
             f"{row.ttft_p50_s:.2f}",
@@ -55,14 +55,20 @@ def remarks(rows: list[Row]) -> list[str]:
             f"{row.most_in_flight} in flight at most; rig at the spike's end {rig}; "
             f"driver lag p99 {row.lag_p99_s * 1000:.1f} ms"
         )
+        if row.void:
+            lines.append(
+                "  void: the driver fell behind, so this measured the machine, not the row"
+            )
         lines += [f"  {note}" for note in row.notes]
     return lines
 
 
 def figures(rows: list[Row]) -> list[str]:
-    """One line a figure; the Azure-lengths row has its own names."""
+    """One line a figure; the Azure-lengths row has its own names. A void row has none."""
     lines = []
     for row in rows:
+        if row.void:
+            continue
         name = "table_" + row.row + ("_azure" if row.lengths.startswith("azure") else "")
         values = [
             ("success", f"{row.success * 100:.2f}", "%"),
