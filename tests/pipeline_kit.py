@@ -186,10 +186,20 @@ class Client(asyncio.Protocol):
 
     async def replies(self, *methods: str) -> list[Reply]:
         """Wait for one response to each of these, or for the end of the connection."""
+        if b"\r\n\r\n" not in self.received and not self.closed:
+            await self._change()
+        if b"transfer-encoding: chunked\r\n" in self.received and not self.closed:
+            await self._until_last_chunk()  # to parse 20,000 chunks again with each takes hours
         while True:
             found, _ = parse(bytes(self.received), methods, self.closed)
             if len(found) == len(methods) or self.closed:
                 return found
+            await self._change()
+
+    async def _until_last_chunk(self) -> None:
+        looked = 0
+        while self.received.find(b"\r\n0\r\n\r\n", looked) < 0 and not self.closed:
+            looked = max(0, len(self.received) - 7)
             await self._change()
 
     async def reply(self, method: str = "POST") -> Reply:
@@ -289,6 +299,7 @@ class Gateway:
 
     async def drained(self) -> None:
         """Wait until every request has ended and its connection is gone."""
+        await asyncio.sleep(0.01)  # for what is still on the wire
         while self.state.tasks or self.state.connections:  # noqa: ASYNC110 # others' states
             await asyncio.sleep(0.01)
 

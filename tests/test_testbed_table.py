@@ -1,6 +1,8 @@
 """The benchmark table: what it needs, what it prints, and one small row for real."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,10 +115,20 @@ def test_a_real_search_is_measured_and_gives_exactly_700_tokens(shared_data: Pat
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc on this system")
 def test_cpu_is_that_of_a_process_and_all_below_it() -> None:
-    used = cpu_s(os.getpid())
-    own = os.times()
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    before = cpu_s(os.getpid())
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it has used its share
+        used, after = cpu_s(child.pid), cpu_s(os.getpid())
+        child.kill()
+    assert before is not None
     assert used is not None
-    assert used == pytest.approx(own.user + own.system, abs=30)
+    assert after is not None
+    assert 0.28 <= used < 2  # ticks are 10 ms
+    assert after - before >= used - 0.02
     assert cpu_s(2**30) is None
 
 

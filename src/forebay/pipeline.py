@@ -38,6 +38,8 @@ from forebay.world import World
 
 #: An error's body is for people; more than this is no error message.
 _MAX_ERROR_BYTES = 1024 * 1024
+#: Reasons of answers that are not kept: none, or a provider's filter cut them.
+_UNFIT = frozenset({None, "content_filter", "refusal"})
 #: Methods that /passthrough forwards. CONNECT and TRACE are no API's.
 _FORWARDED = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -101,10 +103,7 @@ async def handle(way: Way, endpoint: Endpoint, x: Exchange, caller: Caller) -> N
         _end_early(x, caller)
         raise
     except Exception as error:
-        # A defect of ours: the caller gets an honest 500, the log the traceback.
-        _report(x, error)
-        hint = f"It is logged under {x.id}."
-        reply.refuse(x, Failure("internal", "The gateway failed.", hint=hint), caller)
+        _own_defect(x, error, caller)
     finally:
         # 6. Settle on every way out: usage, cost, cache, record. Once.
         caller.on_gone = None
@@ -153,7 +152,10 @@ async def forward(way: Way, x: Exchange, name: str, path: str, caller: Caller) -
     except asyncio.CancelledError:
         _end_early(x, caller)
         raise
+    except Exception as error:
+        _own_defect(x, error, caller)
     finally:
+        caller.on_gone = None
         _settle(way, x)
 
 
@@ -356,7 +358,7 @@ def _settle(way: Way, x: Exchange) -> None:
     if x.attempts:
         last = x.attempts[-1]
         x.usage, x.cost_nusd = last.usage, last.cost_nusd
-        whole = last.finish_reason not in (None, "content_filter")
+        whole = last.finish_reason not in _UNFIT
         if x.cache_key and x.outcome == "ok" and whole:
             _fill(way, x, last)
     way.recorder.keep(x)
@@ -380,7 +382,10 @@ def _chunk(body: bytes, at_ns: int) -> Chunks:
     return chunks
 
 
-def _report(x: Exchange, error: Exception) -> None:
+def _own_defect(x: Exchange, error: Exception, caller: Caller) -> None:
+    """The caller gets an honest 500, the log the traceback."""
+    hint = f"It is logged under {x.id}."
+    reply.refuse(x, Failure("internal", "The gateway failed.", hint=hint), caller)
     asyncio.get_running_loop().call_exception_handler(
         {"message": f"request {x.id} failed", "exception": error}
     )

@@ -165,10 +165,10 @@ class ExactCache:
 
     def put(self, key: bytes, entry: Entry, now_ns: int) -> None:
         """Keep an answer; one larger than the whole cache is not kept. Sync, ~1 µs."""
-        if entry.size > self.max_bytes:
-            return
         if key in self._entries:
             self._drop(key)
+        if entry.size > self.max_bytes:
+            return
         entry.expires_ns = now_ns + self.ttl_ns
         self._entries[key] = entry
         self.held_bytes += entry.size

@@ -50,6 +50,9 @@ class _Completion(msgspec.Struct, gc=False):
     error: msgspec.Raw = _NONE
 
 
+#: Of several choices the one that was filtered speaks for all: such an answer is not kept.
+_FILTER = "content_filter"
+
 _completion = msgspec.json.Decoder(_Completion).decode
 
 
@@ -75,7 +78,8 @@ class Chat:
             raise no_answer(body, reply.error, "choices")
         finding = Finding(model=reply.model)
         if reply.choices:
-            finding.finish_reason = reply.choices[0].finish_reason
+            reasons = [choice.finish_reason for choice in reply.choices]
+            finding.finish_reason = _FILTER if _FILTER in reasons else reasons[0]
         if reply.usage != _NONE:
             finding.usage = usage_from_chat(reply.usage)
         return body, finding
@@ -186,7 +190,8 @@ class _ChatStream(_Watcher):
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 continue
-            if isinstance(reason := choice.get("finish_reason"), str):
+            reason = choice.get("finish_reason")
+            if isinstance(reason, str) and finding.finish_reason != _FILTER:
                 finding.finish_reason = reason
             delta = choice.get("delta")
             if isinstance(delta, dict) and any(v for k, v in delta.items() if k != "role"):

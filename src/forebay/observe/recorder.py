@@ -2,8 +2,9 @@
 
 `keep` turns an Exchange into an encoded Record right away (~5 µs), so that what waits is
 compact bytes and not live objects. Batches leave by a callable (the link to the back office)
-every 50 ms or 128 KB (a Unix socket takes 208 at once). When the back office is slow or gone they wait in a ring of bounded
-bytes; past its bound *content* is dropped before *skeletons*, and both are counted.
+every 50 ms or 128 KB (a Unix socket takes 208 at once). When the back office is slow or gone
+they wait in a ring of bounded bytes; past its bound *content* is dropped before *skeletons*,
+and both are counted.
 """
 
 import hashlib

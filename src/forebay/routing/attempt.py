@@ -21,14 +21,16 @@ from forebay.wire.clock import SECOND_NS
 from forebay.wire.upstream import Call, Clocks, LinkError
 from forebay.world import World
 
-_UNREACHABLE = frozenset(
-    {"dns", "refused", "tls", "proxy", "pool_full", "reset", "given_up"}
-)
+_UNREACHABLE = frozenset({"dns", "refused", "tls", "proxy", "pool_full", "reset", "given_up"})
+#: Of these the wire's own words name hosts and ports, which are no caller's business.
+_PRIVATE = {
+    "dns": "its name does not resolve",
+    "refused": "nothing accepts connections where it should be",
+    "proxy": "the proxy on the way to it refused",
+}
 #: Local servers take words like "none" for a key.
 _SHORTEST_SECRET = 8
-_TOO_LATE = frozenset(
-    {"connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"}
-)
+_TOO_LATE = frozenset({"connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"})
 
 
 #: At most an hour: a record keeps times of chunks as 32 bits of microseconds.
@@ -120,7 +122,8 @@ def failed(attempt: Attempt, error: LinkError) -> Failure:
     attempt.outcome = code
     return Failure(
         code,
-        f"The provider {attempt.provider} did not answer properly: {error}.",
+        f"The provider {attempt.provider} did not answer properly: "
+        f"{_PRIVATE.get(error.kind) or error}.",
         provider=attempt.provider,
     )
 

@@ -166,9 +166,9 @@ class Prompts:
         size = arrival.input_tokens * BYTES_PER_TOKEN
         start = b"%d. " % arrival.number
         end = marker(arrival.output_tokens)
-        place = random.Random(self._seed * 1_000_003 + arrival.number).randrange(  # noqa: S311
-            len(self._text)
-        )
+        # A simulation's luck: it must repeat.
+        rng = random.Random(self._seed * 1_000_003 + arrival.number)  # noqa: S311
+        place = rng.randrange(len(self._text))
         room = max(0, size - len(start) - len(end))
         body = self._text[place : place + room]
         while len(body) < room:

@@ -195,7 +195,7 @@ def main() -> int:
     if args.json:
         print(msgspec.json.encode(figures.values).decode())  # noqa: T201  (the command's output)
     for name, unit in figures.units.items():
-        print(f"figure {name} = {figures.median(name):.2f} {unit}")  # noqa: T201
+        print(f"figure {name} = {figures.median(name):.2f} {unit}")  # noqa: T201 - its output
     return 0
 
 

@@ -21,7 +21,7 @@ def now() -> float:
 
 def bodies(size: int, stream: bool, fresh: bool, seed: int = 1) -> Iterator[bytes]:
     """Request bodies of `size` bytes; `fresh` ones are never equal, others always."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)  # noqa: S311 - word salad
     pool = [" ".join(rng.choices(WORDS, k=size)) for _ in range(64 if fresh else 1)]
     system = "You answer the questions of an electricity company's customers. " * 4
     number = 0
