@@ -13,7 +13,8 @@ import pytest
 
 import sdk_kit
 from forebay.observe import restore
-from sdk_kit import Gateway, Stage
+from sdk_kit import Gateway
+from sdk_stage import AZURE_KEY, USER, Stage
 
 gateway, stage = sdk_kit.gateway, sdk_kit.stage
 
@@ -89,7 +90,7 @@ def test_a_stream_passes_but_for_the_usage_nobody_asked_for(gateway: Gateway, st
 def test_a_stream_is_the_providers_stream(
     gateway: Gateway, stage: Stage, path: str, model: str, more: dict[str, Any]
 ) -> None:
-    asked = {"model": model, "messages": sdk_kit.USER, "max_tokens": 50, "stream": True} | more
+    asked = {"model": model, "messages": USER, "max_tokens": 50, "stream": True} | more
     got = gateway.ask(path, asked, anthropic_version="2023-06-01")
     seen = stage.one(model)
     assert got.body == bytes(seen.sent)
@@ -203,5 +204,5 @@ def test_azure_paths_and_keys(gateway: Gateway, stage: Stage) -> None:
     first, second = stage.seen("azure/", 2)
     assert first.path == second.path == "/openai/deployments/instant/chat/completions"
     assert first.query == second.query == "api-version=2024-10-21"
-    assert first.header("api-key") == second.header("api-key") == sdk_kit.AZURE_KEY
+    assert first.header("api-key") == second.header("api-key") == AZURE_KEY
     assert first.header("authorization") is None

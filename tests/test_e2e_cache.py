@@ -12,7 +12,8 @@ import pytest
 
 import sdk_kit
 from forebay.testbed.twins.faults import Status
-from sdk_kit import Gateway, Reply, Stage
+from sdk_kit import Gateway, Reply
+from sdk_stage import USER, Stage
 
 gateway, stage = sdk_kit.gateway, sdk_kit.stage
 
@@ -224,13 +225,11 @@ def test_any_other_wish_is_refused(gateway: Gateway, stage: Stage, dialect: str)
     wish = {"x-forebay-cache": "maybe"}
     if dialect == "openai":
         with gateway.openai() as sdk, pytest.raises(openai.BadRequestError, match="maybe"):
-            sdk.chat.completions.create(
-                model="openai/instant", messages=sdk_kit.USER, extra_headers=wish
-            )
+            sdk.chat.completions.create(model="openai/instant", messages=USER, extra_headers=wish)
     else:
         with gateway.anthropic() as claude, pytest.raises(anthropic.BadRequestError, match="maybe"):
             claude.messages.create(
-                model="openai/instant", max_tokens=9, messages=sdk_kit.USER, extra_headers=wish
+                model="openai/instant", max_tokens=9, messages=USER, extra_headers=wish
             )
     assert asked(stage, "openai/") == 0
 
@@ -292,9 +291,9 @@ def _filtered(reason: str | None) -> str:
 
 
 def test_another_projects_key_never_gets_it(gateway: Gateway, stage: Stage) -> None:
-    _, ours = gateway.new_key("--project", "ours")
-    _, ours_too = gateway.new_key("--project", "ours")
-    _, theirs = gateway.new_key("--project", "theirs", "--team", "others")
+    _, ours = gateway.new_key(project="ours")
+    _, ours_too = gateway.new_key(project="ours")
+    _, theirs = gateway.new_key(project="theirs", team="others")
     same = question("tenants")
 
     def ask(key: str) -> str:

@@ -15,7 +15,8 @@ import pytest
 
 import sdk_kit
 from forebay.testbed.twins.seen import Seen
-from sdk_kit import USER, Gateway, Stage, Wire
+from sdk_kit import Gateway, Wire
+from sdk_stage import USER, Stage
 
 gateway, stage = sdk_kit.gateway, sdk_kit.stage
 

@@ -8,7 +8,8 @@ import openai
 import pytest
 
 import sdk_kit
-from sdk_kit import USER, Gateway, Stage
+from sdk_kit import Gateway
+from sdk_stage import ANTHROPIC_KEY, AZURE_KEY, OPENAI_KEY, USER, Stage
 
 gateway, guarded, stage = sdk_kit.gateway, sdk_kit.guarded, sdk_kit.stage
 
@@ -78,7 +79,7 @@ def test_who_looks_after_it_needs_none(guarded: Gateway) -> None:
 
 
 def test_a_key_works_in_every_header_an_sdk_puts_it_in(guarded: Gateway, stage: Stage) -> None:
-    identity, secret = guarded.new_key("--project", "headers", "--name", "a test")
+    identity, secret = guarded.new_key(project="headers", name="a test")
     with guarded.openai(secret) as sdk:
         sdk.chat.completions.create(model="openai/instant", messages=USER)
     with guarded.anthropic(secret) as claude:
@@ -130,7 +131,7 @@ def test_a_revoked_key_is_refused_within_a_second(guarded: Gateway) -> None:
 
 
 def test_an_expired_key_is_refused(guarded: Gateway) -> None:
-    _, secret = guarded.new_key("--expires", "2s")
+    _, secret = guarded.new_key(lifetime_s=2)
     sdk_kit.eventually(lambda: not works(guarded, secret), "it never expired", 10)
     for error in refused(guarded, secret):
         assert "expired" in error.message
@@ -164,8 +165,8 @@ def test_any_key_is_accepted_and_none_goes_up(
     for seen in stage.seen(model, 2):
         assert secret not in str(seen.headers)
         assert secret.encode() not in seen.body
-        own = sdk_kit.ANTHROPIC_KEY if "anthropic" in model else sdk_kit.OPENAI_KEY
-        own = sdk_kit.AZURE_KEY if "azure" in model else own
+        own = ANTHROPIC_KEY if "anthropic" in model else OPENAI_KEY
+        own = AZURE_KEY if "azure" in model else own
         assert own in str(seen.headers)
 
 

@@ -15,13 +15,14 @@ import openai
 import pytest
 
 import sdk_kit
-from sdk_kit import USER, Gateway, Stage, children, replaced
+from sdk_kit import Gateway, children, replaced
+from sdk_stage import USER, Stage
 
 guarded, stage = sdk_kit.guarded, sdk_kit.stage
 
 
 def test_two_workers_share_the_callers(guarded: Gateway) -> None:
-    _, secret = guarded.new_key("--project", "sharing")
+    _, secret = guarded.new_key(project="sharing")
     asked = {
         guarded.chat(headers={"authorization": f"Bearer {secret}"}).headers["x-request-id"]
         for _ in range(24)  # all to one of two by chance: once in eight million times
@@ -77,7 +78,7 @@ class Load:
 
 
 def test_requests_go_on_while_the_back_office_is_dead(guarded: Gateway, stage: Stage) -> None:
-    _, secret = guarded.new_key("--project", "bereaved")
+    _, secret = guarded.new_key(project="bereaved")
     office = children(guarded.up)["back_office"]
 
     async def main() -> tuple[Load, int]:
@@ -113,7 +114,7 @@ def test_requests_go_on_while_the_back_office_is_dead(guarded: Gateway, stage: S
 def test_a_worker_that_is_killed_comes_back_and_nobody_waits_for_ever(
     guarded: Gateway, stage: Stage
 ) -> None:
-    _, secret = guarded.new_key("--project", "widowed")
+    _, secret = guarded.new_key(project="widowed")
     dead = children(guarded.up)["worker-0"]
 
     async def main() -> Load:
@@ -142,7 +143,7 @@ def test_it_stops_in_order_and_begins_where_it_was(stage: Stage, tmp_path: Path)
     """Asked to stop, it finishes what streams; killed, its children go too; its data stays."""
     home = tmp_path / "home"
     first = sdk_kit.start(stage, home)
-    _, secret = first.new_key("--project", "kept")
+    _, secret = first.new_key(project="kept")
     mine = {"authorization": f"Bearer {secret}"}
     before = first.chat(headers=mine).headers["x-request-id"]
     with first.openai(secret) as sdk:

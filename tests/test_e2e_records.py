@@ -15,7 +15,8 @@ import pytest
 
 import sdk_kit
 from forebay.testbed.twins.faults import Status, Write
-from sdk_kit import ANTHROPIC_KEY, OPENAI_KEY, PROVIDER_KEYS, USER, Gateway, Stage
+from sdk_kit import Gateway
+from sdk_stage import ANTHROPIC_KEY, OPENAI_KEY, PROVIDER_KEYS, USER, Stage
 
 gateway, stage = sdk_kit.gateway, sdk_kit.stage
 
@@ -57,7 +58,7 @@ def test_a_trace_holds_both_wires_and_what_was_decided(gateway: Gateway, stage: 
 
 
 def test_the_list_tells_how_each_request_ended(gateway: Gateway, stage: Stage) -> None:
-    _, secret = gateway.new_key("--project", "listed")
+    _, secret = gateway.new_key(project="listed")
     mine = {"authorization": f"Bearer {secret}"}
     asked = {
         "ok": gateway.chat(headers=mine, temperature=0),
@@ -115,15 +116,14 @@ def test_a_route_can_keep_what_was_said_to_itself(
 ) -> None:
     secretly = f"a matter between us, {model} {stream}"
     got = gateway.chat(model, messages=[{"role": "user", "content": secretly}], stream=stream)
-    trace = shown(gateway, got.headers["x-request-id"])
-    assert trace["request"]["kept"] == form
-    assert trace["usage"]["output_tokens"] == 8
-    assert trace["attempts"][0]["answer"]["kept"] == form
-    if form == "hashed":
-        (attempt,) = trace["attempts"]
-        assert attempt["answer"]["size"] >= len(got.body)
-        if not stream:
-            assert trace["reply"]["sha256"] == hashlib.sha256(got.body).hexdigest()
+    record = gateway.record(got.headers["x-request-id"])
+    (attempt,) = record.attempts
+    assert record.body.form == attempt.body.form == form
+    assert record.usage is not None
+    assert record.usage.output_tokens == 8
+    assert attempt.body.size >= len(got.body)
+    if form == "hashed" and not stream:
+        assert attempt.body.data == hashlib.sha256(got.body).digest()
     for place, data in gateway.everything():
         assert secretly.encode() not in data, place
 
@@ -207,8 +207,8 @@ def plant(gateway: Gateway, stage: Stage, secret: str) -> list[str]:
 
 
 def test_no_key_is_ever_written_or_printed(gateway: Gateway, stage: Stage) -> None:
-    _, admin = gateway.new_key("--role", "admin")
-    _, caller = gateway.new_key("--project", "canaries")
+    _, admin = gateway.new_key(role="admin")
+    _, caller = gateway.new_key(project="canaries")
     secrets = {**PROVIDER_KEYS, "admin": admin, "caller": caller, "first": gateway.up.admin_key}
     for secret in (OPENAI_KEY, ANTHROPIC_KEY, caller):
         for request_id in plant(gateway, stage, secret):

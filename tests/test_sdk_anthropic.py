@@ -9,7 +9,8 @@ import pytest
 from anthropic.types import Message
 
 import sdk_kit
-from sdk_kit import USER, Gateway, Stage
+from sdk_kit import Gateway
+from sdk_stage import ANTHROPIC_KEY, USER, Stage
 
 gateway, stage = sdk_kit.gateway, sdk_kit.stage
 
@@ -257,7 +258,7 @@ def test_headers_go_both_ways_by_list(gateway: Gateway, stage: Stage) -> None:
     seen = stage.one("anthropic/")
     assert seen.header("anthropic-beta") == "context-1m-2025-08-07,new-2027"
     assert seen.header("anthropic-version") == "2023-06-01"
-    assert seen.header("x-api-key") == sdk_kit.ANTHROPIC_KEY
+    assert seen.header("x-api-key") == ANTHROPIC_KEY
     assert not {name for name, _ in seen.headers} & {"x-mine", "x-stainless-lang", "authorization"}
     assert "sk-ant-the-callers-own" not in str(seen.headers)
 
@@ -285,4 +286,4 @@ def test_a_providers_other_paths_are_reached_through_it(gateway: Gateway, stage:
             assert text_of(stream.get_final_message()) == text_of(message)
     seen = stage.seen("anthropic/", 3)
     assert [one.path for one in seen] == ["/v1/models/instant", "/v1/messages", "/v1/messages"]
-    assert {one.header("x-api-key") for one in seen} == {sdk_kit.ANTHROPIC_KEY}
+    assert {one.header("x-api-key") for one in seen} == {ANTHROPIC_KEY}

@@ -18,7 +18,8 @@ from pydantic import TypeAdapter
 import dialects_kit as grade
 import sdk_kit
 from forebay.testbed.twins.faults import Cut, Error, Status
-from sdk_kit import USER, Gateway, Reply, Stage
+from sdk_kit import Gateway, Reply
+from sdk_stage import USER, Stage
 
 gateway, guarded, stage = sdk_kit.gateway, sdk_kit.guarded, sdk_kit.stage
 

@@ -21,8 +21,9 @@ _HOST = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[^:/?#@]*)(?::\d{1,5})?$")
 _NO_KEY = Tenant()
 _OURS = PREFIX.encode()
 
-#: Host and Origin values found to be local; nearly every request sends one of a few.
-_local: set[bytes] = set()
+#: Values found to be local; nearly every request sends one of a few.
+_local_hosts: set[bytes] = set()
+_local_origins: set[bytes] = set()
 _MAX_LOCAL = 256
 
 
@@ -60,14 +61,14 @@ def check(method: str, head: Head) -> None:
     if head.proxied:
         raise _foreign(head.proxied.decode("latin-1"), b"")
     single = head.single
-    if (host := single.get(b"host")) is not None and host not in _local:
+    if (host := single.get(b"host")) is not None and host not in _local_hosts:
         if not is_local_name(host.decode("latin-1")):
             raise _foreign("Host", host)
-        _remember(host)
-    if (origin := single.get(b"origin")) is not None and origin not in _local:
+        _remember(_local_hosts, host)
+    if (origin := single.get(b"origin")) is not None and origin not in _local_origins:
         if not _local_origin(origin):
             raise _foreign("Origin", origin)
-        _remember(origin)
+        _remember(_local_origins, origin)
     if method in ("POST", "PUT", "PATCH"):
         content_type = single.get(b"content-type", b"")
         if content_type != b"application/json" and not _is_json(content_type):
@@ -78,9 +79,9 @@ def check(method: str, head: Head) -> None:
             )
 
 
-def _remember(value: bytes) -> None:
-    if len(_local) < _MAX_LOCAL:
-        _local.add(value)
+def _remember(known: set[bytes], value: bytes) -> None:
+    if len(known) < _MAX_LOCAL:
+        known.add(value)
 
 
 def is_loopback(address: str) -> bool:
