@@ -2,7 +2,7 @@
 # On the machine: Python >= 3.11, make and a compiler. All else is locked in uv.lock.
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check fix bench bench-table clean
+.PHONY: help install up test check fix docs bench bench-table clean
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
@@ -34,6 +34,9 @@ check: install ## lint, format, types, layers, lock (no tests)
 fix: ## let ruff repair what it can, and format
 	@$(bin)/ruff check --fix
 	@$(bin)/ruff format
+
+docs: install ## make the generated parts of docs/ anew
+	@$(bin)/python scripts/reference.py
 
 bench: install ## what a request costs: CPU per operation, beside nginx (docs/benchmarks.md)
 	@$(bin)/python -m forebay.testbed.overhead $(ARGS)

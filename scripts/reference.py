@@ -292,6 +292,7 @@ MEANINGS = {
     "key_expired": "The key was good until its end.",
     "foreign_origin": "Without a key: the request comes from a web page, a proxy or another host.",
     "not_allowed": "No refusal of this version has it.",
+    "unknown_trace": "The store has no record of this id, or more than one that begins so.",
     "unknown_path": "There is nothing at this path, or no provider of this name.",
     "unknown_model": "No model has this name; the message names what is near.",
     "method_not_allowed": "The path takes another method.",

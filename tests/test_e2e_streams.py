@@ -175,6 +175,22 @@ def test_a_finish_reason_without_a_terminator_is_a_good_end(gateway: Gateway, st
     assert [c.choices[0].finish_reason for c in chunks] == ["stop"]
 
 
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_a_server_that_does_not_stream_is_streamed_for(
+    gateway: Gateway, stage: Stage, dialect: str
+) -> None:
+    """An SDK reads JSON in place of a stream as a stream of nothing, and says no word."""
+    message = {"role": "assistant", "content": "Whole."}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    head = {"id": "c", "object": "chat.completion", "created": 1, "model": "any"}
+    body = json.dumps(head | {"choices": [choice]}).encode()
+    stage.bare.answer = lambda _: (200, [], body, "application/json")
+    events = ask(gateway, dialect, "bare/any", stream=True)
+    told = "".join(event.to_json(indent=None) for event in events)
+    assert "Whole." in told
+    assert ('"stop"' if dialect == "openai" else '"end_turn"') in told
+
+
 def test_a_response_that_failed_is_recorded_as_failed(gateway: Gateway, stage: Stage) -> None:
     response = {
         "id": "resp_1",

@@ -5,12 +5,13 @@ carries a stable code, an HTTP status, whose fault it is and whether asking agai
 How it looks on the wire is the dialects' business, never this module's.
 
     Failure
-     ├─ caller's     bad_json · bad_request · body_too_large · too_deep · duplicate_key ·
-     │               unknown_path · method_not_allowed · unknown_model · unsupported ·
-     │               missing_key · bad_key · key_expired · foreign_origin · slow_request
-     ├─ operator's   no_provider · not_configured
-     ├─ provider's   provider_unreachable · provider_timeout · provider_error ·
-     │               provider_refused_key · bad_answer · truncated
+     ├─ caller's     bad_json · bad_request · duplicate_key · too_deep · unsupported ·
+     │               missing_key · bad_key · key_expired · foreign_origin · not_allowed ·
+     │               unknown_path · unknown_model · unknown_trace · method_not_allowed ·
+     │               slow_request · body_too_large · bad_content_type · headers_too_large
+     ├─ operator's   not_configured · provider_refused_key
+     ├─ provider's   provider_error · provider_unreachable · provider_timeout · bad_answer ·
+     │               truncated
      └─ ours         overloaded · internal · shutting_down
 """
 
@@ -48,6 +49,7 @@ CODES = _codes(
     Code("not_allowed", 403, "caller"),
     Code("unknown_path", 404, "caller"),
     Code("unknown_model", 404, "caller"),
+    Code("unknown_trace", 404, "caller"),
     Code("method_not_allowed", 405, "caller"),
     Code("slow_request", 408, "caller"),
     Code("body_too_large", 413, "caller"),

@@ -17,7 +17,7 @@ from forebay import reply
 from forebay.admission import door
 from forebay.admission.keys import Keyring
 from forebay.caches.exact import Entry, ExactCache, key_of, wish_of
-from forebay.dialects import headers
+from forebay.dialects import headers, stitch
 from forebay.dialects.choice import translate
 from forebay.dialects.endpoints import Endpoint
 from forebay.dialects.passthrough import OpaqueStream
@@ -273,10 +273,15 @@ async def _ask(
             if finding.error is not None:  # a Response that failed says so itself, under 200
                 x.failure = attempts.unfinished(finding, provider.name)
             attempts.account(attempt, finding, ask, size, way.prices, provider)
+            kind = reply.JSON
+            if ask.stream:
+                events = stitch.as_stream(x.endpoint, out, ask.include_usage)
+                if events is not None:
+                    out, kind = events, reply.EVENTS
             x.reply_body = [] if out is body else _chunk(out, attempt.first_ns)
             x.first_ns, x.cost_nusd = attempt.first_ns, attempt.cost_nusd
             own = reply.own_headers(x, route.told)
-            reply.whole(x, caller, 200, reply.JSON + own + down, out)
+            reply.whole(x, caller, 200, kind + own + down, out)
     except Failure as failure:
         attempt.outcome = failure.code.name
         raise

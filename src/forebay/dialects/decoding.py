@@ -24,7 +24,8 @@ Json = dict[str, Any]
 
 encode = msgspec.json.Encoder().encode
 
-_WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: What a decoder raises on bytes that are not what they should be, RecursionError on their depth.
+WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -36,7 +37,7 @@ def request(decode: Callable[[bytes], T], body: bytes) -> T:
         return decode(body)
     except msgspec.ValidationError as error:
         raise invalid(error) from None
-    except _WRONG as error:
+    except WRONG as error:
         raise Failure("bad_json", f"The body is not JSON: {error}.") from None
 
 
@@ -46,7 +47,7 @@ def answer(decode: Callable[[bytes], T], body: bytes, what: str) -> T:
         return decode(body)
     except msgspec.ValidationError as error:
         raise Failure("bad_answer", f"The provider's {what} is wrong: {error}.") from None
-    except _WRONG as error:
+    except WRONG as error:
         raise Failure("bad_answer", f"The provider's {what} is not JSON: {error}.") from None
 
 
@@ -65,7 +66,7 @@ def object_of(raw: bytes) -> dict[str, msgspec.Raw] | None:
     """The members of a JSON object, None where the bytes are anything else."""
     try:
         return _decode_object(raw)
-    except _WRONG:
+    except WRONG:
         return None
 
 
@@ -73,7 +74,7 @@ def is_object(raw: bytes) -> bool:
     """Whether the bytes are one whole, well-formed JSON object."""
     try:
         return isinstance(_decode_any(raw), dict)
-    except _WRONG:
+    except WRONG:
         return False
 
 
@@ -81,7 +82,7 @@ def value(raw: bytes) -> Any:
     """Any JSON as plain Python, None where it is not JSON (or null, or not sent)."""
     try:
         return _decode_any(raw)
-    except _WRONG:
+    except WRONG:
         return None
 
 

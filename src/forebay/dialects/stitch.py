@@ -10,6 +10,7 @@ as few events as the dialect allows; assembling what was unstitched gives the bo
 wherever else the text may hold the same characters.
 """
 
+import contextlib
 import re
 from typing import Any
 
@@ -221,6 +222,20 @@ def _opened(block: Json) -> tuple[Json, list[Json]]:
         spelled = encode(block.get("input", {})).decode()
         return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": spelled}]
     return block, []
+
+
+def as_stream(endpoint: str, body: bytes, include_usage: bool) -> bytes | None:
+    """A whole answer for a caller who asked for a stream; None where it can't be made one.
+
+    Some servers ignore `stream`. An SDK reads their JSON as a stream without events, and an
+    application takes it for an answer without words.
+    """
+    with contextlib.suppress(Failure):
+        if endpoint == "chat":
+            return unstitch_chat(body, include_usage)
+        if endpoint == "messages":
+            return unstitch_messages(body)
+    return None
 
 
 def _events(stream: bytes) -> list[bytes]:

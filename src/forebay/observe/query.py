@@ -304,7 +304,7 @@ def _quantile(ordered: list[int], share: float) -> int | None:
 
 def _no_trace(wanted: str) -> Failure:
     return Failure(
-        "unknown_path",
+        "unknown_trace",
         f"No trace has the id {wanted[:80]!r}, nor one alone that begins so.",
         hint="`forebay trace list` shows the newest; old ones are deleted by age and size.",
     )
@@ -312,7 +312,7 @@ def _no_trace(wanted: str) -> Failure:
 
 def _content_gone(line: Line) -> Failure:
     return Failure(
-        "unknown_path",
+        "unknown_trace",
         f"The record of {line.id} is gone: its segment was deleted.",
         hint="Its row will follow; how long records are kept is up to the retention settings.",
     )

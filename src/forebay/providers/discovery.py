@@ -5,8 +5,7 @@ A provider that does not answer, or not in time, is no error: what was known of 
 
 from typing import Any
 
-import msgspec
-
+from forebay.dialects import decoding
 from forebay.providers.provider import Provider
 from forebay.wire.clock import SECOND_NS
 from forebay.wire.upstream import Clocks, LinkError
@@ -34,10 +33,7 @@ async def list_models(world: World, provider: Provider) -> list[str] | None:
 
 
 def _ids(body: bytes) -> list[str] | None:
-    try:
-        page: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return None
+    page: Any = decoding.value(body)
     rows = page.get("data") if isinstance(page, dict) else None
     if not isinstance(rows, list):
         return None

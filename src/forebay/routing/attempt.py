@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from forebay.dialects import failures
+from forebay.dialects import decoding, failures
 from forebay.dialects.translation import Finding
 from forebay.errors import Failure
 from forebay.exchange import Ask, Attempt, Chunks, Exchange, Headers, Splice
@@ -183,7 +183,7 @@ def unfinished(finding: Finding, provider: str) -> Failure | None:
 def _is_error(body: bytes) -> bool:
     try:
         return "error" in msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError:
+    except decoding.WRONG:
         return False
 
 
