@@ -14,12 +14,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
 from forebay.caches.exact import Exact
+from forebay.dialects.failures import masked
 from forebay.errors import Failure
 from forebay.exchange import Capture
 from forebay.inference.local import Local
@@ -31,8 +32,14 @@ from forebay.wire.server import ServerLimits
 
 #: Providers that the local models stand as.
 LOCAL_NAMES = ("local", "local-embeddings")
+#: What a config may unfold to. Aliases of aliases (`*a`) make billions of a few lines.
+MAX_VALUES = 20_000
+MAX_DEPTH = 32
 #: Files looked for, in this order, where none is named.
 FILES = ("forebay.yaml", "forebay.yml")
+
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class Server(ServerLimits, frozen=True, forbid_unknown_fields=True):
@@ -41,9 +48,9 @@ class Server(ServerLimits, frozen=True, forbid_unknown_fields=True):
     #: address to listen on; another than loopback needs a caller's key to exist
     host: str = "127.0.0.1"
     #: 0 takes a free one
-    port: int = 8080
+    port: Port = 8080
     #: data-plane processes, each good for one core
-    workers: int = 1
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
 
 
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +59,7 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: address to listen on; an admin key is asked for on every one
     host: str = "127.0.0.1"
     #: 0 takes a free one
-    port: int = 8081
+    port: Port = 8081
     #: host names the console may be opened under, beside local ones
     hosts: list[str] = []
 
@@ -70,9 +77,9 @@ class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: full: exact bytes; hashed: their SHA-256; off: neither (times, tokens and cost stay)
     capture: Capture = "full"
     #: records older than this are deleted; 0 keeps them
-    retention_days: int = 14
+    retention_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 14
     #: most disk for records, in MiB; the oldest go first; 0 sets no bound
-    max_mb: int = 10_240
+    max_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 10_240
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +147,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
         path = next((found for name in FILES if (found := Path(name)).is_file()), None)
     text = _read(path) if path is not None else ""
     where = str(path) if path is not None else "the defaults"
-    tree = _expand(_parse(text, where), environ, "", where)
+    tree = _expand(_parse(text, where), environ, where)
     forebay = decode(tree, where)
     extra = _from_environment(forebay, environ)
     if extra:
@@ -154,9 +161,14 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
 def decode(tree: Any, where: str = "the config") -> Forebay:
     """A parsed tree as settings. Raises Failure(not_configured)."""
     try:
-        return msgspec.convert(tree if tree is not None else {}, Forebay)
+        return _convert(tree)
     except msgspec.ValidationError as error:
         raise _explain(str(error), tree, where) from None
+
+
+def _convert(tree: Any) -> Forebay:
+    # Not strict: what comes from the environment is text, `port: ${PORT}` too.
+    return msgspec.convert(tree if tree is not None else {}, Forebay, strict=False)
 
 
 def schema() -> dict[str, Any]:
@@ -172,18 +184,23 @@ def _read(path: Path) -> str:
         raise _failure(f"{path} cannot be read: {error}.") from None
 
 
+_OLD_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML where a key stands once (the second of two would win without a word), and where
-    `off` and `on` are words, as in YAML 1.2: `capture: off` is no false."""
+    `off`, `on` and 2024-10-21 are words, as in YAML 1.2: `capture: off` is no false."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (yaml's own, changed once)
-        first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:bool"]
+        first: [rule for rule in rules if rule[0] not in _OLD_TAGS]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
@@ -210,30 +227,47 @@ def _parse(text: str, where: str) -> Any:
         raise _failure(f"{where}{line}: {error.problem}.") from None
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise _failure(f"{where} is not YAML: {error}.") from None
+    except RecursionError:
+        raise _failure(f"{where} nests deeper than YAML can be read.") from None
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-def _expand(tree: Any, environ: Mapping[str, str], path: str, where: str) -> Any:
-    if isinstance(tree, dict):
-        return {k: _expand(v, environ, f"{path}.{k}", where) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [_expand(v, environ, f"{path}[{i}]", where) for i, v in enumerate(tree)]
-    if not isinstance(tree, str):
-        return tree
+def _expand(tree: Any, environ: Mapping[str, str], where: str) -> Any:
+    """The tree with `${NAME}` replaced in every value. Raises Failure(not_configured)."""
+    count = 0
 
-    def value(match: re.Match[str]) -> str:
-        found = environ.get(match[1], match[2])
-        if found is None:
+    def walk(value: Any, path: str, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
             raise _failure(
-                f"{where}: {path.lstrip('.')} needs the environment variable {match[1]}, "
-                "which is not set.",
-                hint=f"Set it, or write ${{{match[1]}:-}} for an empty default.",
+                f"{where} unfolds to over {MAX_VALUES} values or {MAX_DEPTH} levels.",
+                hint="Look at its aliases (*name): each stands for all that it names.",
             )
-        return found
+        if isinstance(value, dict):
+            return {
+                k: walk(v, f"{path}.{k}" if path else str(k), depth + 1) for k, v in value.items()
+            }
+        if isinstance(value, list):
+            return [walk(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+        return (
+            _VARIABLE.sub(lambda found: named(found, path), value)
+            if isinstance(value, str)
+            else value
+        )
 
-    return _VARIABLE.sub(value, tree)
+    def named(found: re.Match[str], path: str) -> str:
+        text = environ.get(found[1], found[2])
+        if text is None:
+            raise _failure(
+                f"{where}: {path} needs the environment variable {found[1]}, which is not set.",
+                hint=f"Set it, or write ${{{found[1]}:-}} for an empty default.",
+            )
+        return text
+
+    return walk(tree, "", 0)
 
 
 def _from_environment(forebay: Forebay, environ: Mapping[str, str]) -> dict[str, ProviderSettings]:
@@ -271,11 +305,10 @@ def _check(forebay: Forebay, where: str) -> None:
                 f"{where}: providers.{name} is no name for a provider.",
                 hint="Use letters, digits, dot, dash, underscore; `local` is taken.",
             )
-        if not isinstance(settings, AzureOpenAI) or settings.base_url:
-            try:
-                settings.url()
-            except Failure as failure:
-                raise _failure(f"{where}: providers.{name}: {failure}") from None
+        try:
+            settings.check()
+        except Failure as failure:
+            raise _failure(f"{where}: providers.{name}: {failure}") from None
     known = {*forebay.providers, *LOCAL_NAMES}
     for name, model in forebay.names().items():
         provider, _, rest = model.target.partition("/")
@@ -287,36 +320,103 @@ def _check(forebay: Forebay, where: str) -> None:
                 if near
                 else f"Providers are: {', '.join(sorted(known))}.",
             )
-    if forebay.server.workers < 1:
+    server, admin = forebay.server, forebay.admin
+    if server.port and (server.host, server.port) == (admin.host, admin.port):
         raise _failure(
-            f"{where}: server.workers is {forebay.server.workers}, at least 1 is needed."
+            f"{where}: server.port and admin.port are both {server.port}.",
+            hint="The console has a port of its own.",
         )
 
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$")
+_BAD_KEY = re.compile(r"^(?P<what>.*) - at `key` in `\$\.?(?P<path>[^`]*)`$")
+_STEP = re.compile(r"\[[^\]]*\]|[^.\[]+")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 
 
 def _explain(error: str, tree: Any, where: str) -> Failure:
-    """msgspec's words with the path in the reader's spelling, and the nearest key."""
+    """msgspec's words with the path in the reader's spelling, and what could stand there."""
     match = _PATH.match(error)
     what = match["what"] if match else error
     path = (match["path"] or "") if match else ""
+    if (bad_key := _BAD_KEY.match(what)) is not None:
+        path, what = bad_key["path"], bad_key["what"] + " as a name; quote it"
+    choices = _choices_at(path)
+    steps = _STEP.findall(path)
+    path = _spelled(steps, tree, error)
     if unknown := _UNKNOWN.search(what):
         key = unknown["key"]
         full = f"{path}.{key}" if path else key
-        known = _keys_at(path, tree)
+        known = _keys_at(steps)
         near = difflib.get_close_matches(key, known, 1, 0.5)
         hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
         return _failure(f"{where}: there is no setting {full}.", hint=hint)
-    return _failure(f"{where}: {path or 'the file'}: {what}.", param=path)
+    hint = f"It can be {' or '.join(choices)}." if choices else ""
+    return _failure(f"{where}: {path or 'the file'}: {what}.", hint=hint, param=path)
 
 
-def _keys_at(path: str, tree: Any) -> list[str]:
-    """The setting names that exist at a path like `providers[...].models`."""
+def _spelled(steps: list[str], tree: Any, error: str) -> str:
+    """A path with the names that msgspec leaves out: `providers[...]` is `providers.home`.
+
+    Which of several it is shows when all the others are taken away and the error stays.
+    """
+    path = ""
+    for at, step in enumerate(steps):
+        if step == "[...]":
+            held = _held(tree, steps[:at])
+            for name in held if isinstance(held, dict) else ():
+                alone = _with(tree, steps[:at], {name: held[name]})
+                try:
+                    _convert(alone)
+                except msgspec.ValidationError as again:
+                    if str(again) == error:
+                        tree, step = alone, str(name)
+                        steps = [*steps[:at], step, *steps[at + 1 :]]
+                        break
+        path += step if step.startswith("[") or not path else f".{step}"
+    return path
+
+
+def _held(tree: Any, steps: list[str]) -> Any:
+    for step in steps:
+        tree = tree.get(step) if isinstance(tree, dict) else None
+    return tree
+
+
+def _with(tree: Any, steps: list[str], value: Any) -> Any:
+    if not steps:
+        return value
+    return {**tree, steps[0]: _with(tree[steps[0]], steps[1:], value)}
+
+
+def _choices_at(path: str) -> list[str]:
+    """The words that may stand at a path, where only a few may."""
+    *before, last = _STEP.findall(path) or [""]
+    kind = _kind_at(before)
+    tags = [
+        option.tag
+        for option in _options(kind)
+        if isinstance(option, msgspec.inspect.StructType) and option.tag_field == last
+    ]
+    if tags:
+        return [str(tag) for tag in tags]
+    found: list[str] = []
+    for option in _options(_kind_at([*before, last])):
+        if isinstance(option, msgspec.inspect.LiteralType):
+            found += [str(value) for value in option.values]
+    return found
+
+
+def _kind_at(steps: list[str]) -> Any:
     kind: Any = msgspec.inspect.type_info(Forebay)
-    for step in [part for part in re.split(r"\.|(?=\[)", path) if part]:
+    for step in steps:
         kind = _step(kind, step)
+    return kind
+
+
+def _keys_at(steps: list[str]) -> list[str]:
+    """The setting names that exist at a path like `providers`, `[...]`, `models`."""
+    kind = _kind_at(steps)
     names: list[str] = []
     for option in _options(kind):
         if isinstance(option, msgspec.inspect.StructType):
@@ -342,4 +442,5 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _failure(message: str, hint: str = "", param: str | None = None) -> Failure:
-    return Failure("not_configured", message, hint=hint, param=param)
+    # A key that stands where it should not must not be shown for it.
+    return Failure("not_configured", masked(message), hint=masked(hint), param=param)

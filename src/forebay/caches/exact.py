@@ -17,6 +17,7 @@ of 2 KB answers that is 30,000 one-off requests between two equal ones.
 import hashlib
 import secrets
 from collections import OrderedDict
+from typing import Annotated
 
 import msgspec
 
@@ -51,9 +52,9 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: false: nothing is kept, every reply says `bypass`
     enabled: bool = True
     #: most memory for answers, in MiB, per worker
-    max_mb: int = 64
+    max_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 64
     #: how long an answer may be given again, in seconds
-    ttl_s: float = 3600.0
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] = 3600.0
 
     def build(self) -> "ExactCache | None":
         return ExactCache(self.max_mb * 1024 * 1024, self.ttl_s) if self.enabled else None

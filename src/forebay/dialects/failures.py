@@ -178,4 +178,9 @@ def _shown(told: Any, status: int) -> str:
         told = told[0].get("msg")
     if not isinstance(told, str) or not told.strip() or told.lstrip().startswith("<"):
         return f"The provider answered with status {status} and no message."
-    return _KEY.sub("[key]", told.strip())[:MAX_MESSAGE]
+    return masked(told.strip())[:MAX_MESSAGE]
+
+
+def masked(text: str) -> str:
+    """Without what looks like a key."""
+    return _KEY.sub("[key]", text)

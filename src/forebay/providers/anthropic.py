@@ -1,9 +1,10 @@
 """Anthropic, and whatever speaks its Messages dialect."""
 
 from forebay.dialects.endpoints import ENDPOINTS
+from forebay.exchange import Headers
 from forebay.providers.facts import ANTHROPIC
 from forebay.providers.provider import Address, Provider, origin_path
-from forebay.providers.settings import Link
+from forebay.providers.settings import Link, value_of
 from forebay.world import World
 
 BASE_URL = "https://api.anthropic.com"
@@ -19,6 +20,9 @@ class Anthropic(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind",
     #: the provider's own key; empty sends none
     api_key: str = ""
 
+    def credentials(self) -> Headers:
+        return [(b"x-api-key", value_of(self.api_key, "api_key"))] if self.api_key else []
+
     def build(self, name: str, world: World) -> Provider:
         path = self.url().path
         paths = {e: origin_path(path, ENDPOINTS[e].path) for e in ANTHROPIC.endpoints}
@@ -28,7 +32,7 @@ class Anthropic(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind",
             "anthropic",
             self.target(world),
             Address(paths, prefix=path.rstrip("/"), defaults=((b"anthropic-version", VERSION),)),
-            [(b"x-api-key", self.api_key.encode())] if self.api_key else [],
+            self.credentials(),
             ANTHROPIC,
             headers=self.extra_headers(),
             models=self.models,

@@ -4,14 +4,19 @@ A *deployment* stands where the model stands elsewhere. `deployments` maps the n
 use to yours; a name that isn't in it is taken as the deployment's own.
 """
 
+import re
+from urllib.parse import SplitResult
+
 from forebay.errors import Failure
+from forebay.exchange import Headers
 from forebay.providers.facts import OPENAI, ModelFacts
 from forebay.providers.provider import Address, Provider
-from forebay.providers.settings import Link
+from forebay.providers.settings import Link, value_of
 from forebay.world import World
 
 #: The first version with structured outputs and `stream_options`, still generally available.
 API_VERSION = "2024-10-21"
+_VERSION = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class AzureOpenAI(
@@ -26,7 +31,17 @@ class AzureOpenAI(
     #: names that callers use → names of your deployments
     deployments: dict[str, str] = {}  # noqa: RUF012  (msgspec copies defaults)
 
-    def build(self, name: str, world: World) -> Provider:
+    def credentials(self) -> Headers:
+        return [(b"api-key", value_of(self.api_key, "api_key"))] if self.api_key else []
+
+    def url(self) -> SplitResult:
+        if not _VERSION.fullmatch(self.api_version):
+            raise Failure(
+                "bad_request",
+                f"api_version {self.api_version[:40]!r} is none.",
+                hint=f"Write it like {API_VERSION}.",
+                param="api_version",
+            )
         if not self.base_url:
             raise Failure(
                 "bad_request",
@@ -34,6 +49,9 @@ class AzureOpenAI(
                 hint="Copy the resource's endpoint: https://NAME.openai.azure.com.",
                 param="base_url",
             )
+        return super().url()
+
+    def build(self, name: str, world: World) -> Provider:
         base = self.url().path.rstrip("/")
         query = f"api-version={self.api_version}"
         deployment = f"{base}/openai/deployments/{{model}}"
@@ -48,7 +66,7 @@ class AzureOpenAI(
             "openai",
             self.target(world),
             Address(paths, prefix=base, query=query, aliases=self.deployments),
-            [(b"api-key", self.api_key.encode())] if self.api_key else [],
+            self.credentials(),
             OPENAI,
             headers=self.extra_headers(),
             models={**dict.fromkeys(self.deployments, ModelFacts()), **self.models},

@@ -3,9 +3,10 @@
 import msgspec
 
 from forebay.dialects.endpoints import ENDPOINTS
+from forebay.exchange import Headers
 from forebay.providers.facts import OPENAI, OPENAI_COMPATIBLE
 from forebay.providers.provider import Address, Provider, origin_path
-from forebay.providers.settings import Link, bearer
+from forebay.providers.settings import Link, bearer, value_of
 from forebay.world import World
 
 BASE_URL = "https://api.openai.com/v1"
@@ -26,14 +27,19 @@ class OpenAI(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind", ta
     #: unset: `openai` at OpenAI itself, else the name you gave the provider
     prices: str | msgspec.UnsetType = msgspec.UNSET
 
+    def extra_headers(self) -> Headers:
+        headers = super().extra_headers()
+        for name in ("organization", "project"):
+            if value := getattr(self, name):
+                headers.append((f"openai-{name}".encode(), value_of(value, name)))
+        return headers
+
+    def credentials(self) -> Headers:
+        return bearer(self.api_key)
+
     def build(self, name: str, world: World) -> Provider:
         own = self.base_url == BASE_URL
         path = self.url().path
-        headers = self.extra_headers()
-        if self.organization:
-            headers.append((b"openai-organization", self.organization.encode()))
-        if self.project:
-            headers.append((b"openai-project", self.project.encode()))
         facts = OPENAI if own else OPENAI_COMPATIBLE
         paths = {e: origin_path(path, ENDPOINTS[e].path) for e in facts.endpoints}
         paths["models"] = origin_path(path, "/v1/models")
@@ -42,9 +48,9 @@ class OpenAI(Link, frozen=True, forbid_unknown_fields=True, tag_field="kind", ta
             "openai",
             self.target(world),
             Address(paths, prefix=path.rstrip("/")),
-            bearer(self.api_key),
+            self.credentials(),
             facts,
-            headers=headers,
+            headers=self.extra_headers(),
             models=self.models,
             prices=self.prices if isinstance(self.prices, str) else "openai" if own else name,
         )

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from forebay.errors import Failure
 from forebay.exchange import Dialect, Headers
 from forebay.providers.facts import Facts, ModelFacts
 from forebay.wire.pool import Origin, Target
@@ -28,7 +29,11 @@ class Address(msgspec.Struct, frozen=True):
 
     def path(self, endpoint: str, model: str) -> str:
         path = self.paths[endpoint]
-        return path.replace("{model}", quote(model, safe="")) if "{model}" in path else path
+        if "{model}" not in path:
+            return path
+        if not model.strip("."):  # servers take such a segment for a step up, escaped or not
+            raise Failure("unknown_model", f"No model is named {model!r}.", param="model")
+        return path.replace("{model}", quote(model, safe=""))
 
 
 class Provider:
@@ -125,7 +130,7 @@ class Provider:
 def origin_path(base_path: str, suffix: str) -> str:
     """Join a base URL's path and an endpoint's, `/v1` given once or not at all in either."""
     base = base_path.rstrip("/")
-    if base.endswith("/v1") and suffix.startswith("/v1/"):
+    if base.endswith("/v1") and (suffix == "/v1" or suffix.startswith("/v1/")):
         suffix = suffix[3:]
     return base + suffix
 

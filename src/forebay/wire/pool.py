@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from forebay.wire.clock import SECOND_NS
-from forebay.wire.upstream import Call, Clocks, Connection, LinkError
+from forebay.wire.upstream import Call, Clocks, Connection, LinkError, SecureConnection
 from forebay.world import World
 
 #: Below the 60 s after which AWS and GCP balancers drop idle connections, above the pauses
@@ -218,10 +218,11 @@ class Target:
     ) -> Connection:
         loop = asyncio.get_running_loop()
         last: Exception | None = None
+        kind = SecureConnection if tls else Connection
         for address, port in addresses:
             try:
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self.world, self._on_free),
+                    lambda: kind(self.world, self._on_free),
                     address,
                     port,
                     ssl=tls,

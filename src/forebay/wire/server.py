@@ -21,7 +21,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import httptools
@@ -39,23 +39,26 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
 class ServerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds on callers. Seconds and bytes; a caller over one is told which."""
 
     #: until a request's head is complete
-    head_s: float = 10.0
+    head_s: Seconds = 10.0
     #: from its head until its body is complete
-    body_s: float = 60.0
+    body_s: Seconds = 60.0
     #: an idle connection is held this long for the next request
-    keep_alive_s: float = 75.0
+    keep_alive_s: Seconds = 75.0
     #: most connections of callers at once, per worker
-    connections: int = 10_000
+    connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     #: most bytes of a request's head
-    head_bytes: int = 64 * 1024
+    head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 64 * 1024
     #: most headers of a request
-    headers: int = 100
+    headers: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = 100
     #: most bytes of a request's body
-    body_bytes: int = 32 * 1024 * 1024
+    body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 32 * 1024 * 1024
 
 
 #: How long a caller that is still sending may go on, so that it hears why it is refused.
