@@ -146,7 +146,11 @@ def _type(kind: types.Type) -> str:
 
 def _range(kind: types.IntType | types.FloatType) -> str:
     bounds = (("from", kind.ge), ("over", kind.gt), ("to", kind.le), ("below", kind.lt))
-    return "".join(f" {word} {bound:g}" for word, bound in bounds if bound is not None)
+    return "".join(f" {word} {_plain(bound)}" for word, bound in bounds if bound is not None)
+
+
+def _plain(number: float) -> str:
+    return f"{int(number)}" if number == int(number) else f"{number:g}"
 
 
 def _default(name: str, field: types.Field) -> str:
@@ -291,7 +295,6 @@ MEANINGS = {
     "bad_key": "The key was cut, mistyped, revoked or never issued here.",
     "key_expired": "The key was good until its end.",
     "foreign_origin": "Without a key: the request comes from a web page, a proxy or another host.",
-    "not_allowed": "No refusal of this version has it.",
     "unknown_trace": "The store has no record of this id, or more than one that begins so.",
     "unknown_path": "There is nothing at this path, or no provider of this name.",
     "unknown_model": "No model has this name; the message names what is near.",

@@ -1,16 +1,24 @@
 """What tests share: a run in virtual time, a run over real sockets, the public data sets."""
 
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from forebay.testbed.virtual import VirtualWorld
 from forebay.testbed.virtual import run as run_virtual
 
 T = TypeVar("T")
+
+# The same examples in every run: what a search finds is a test of its own afterwards.
+# HYPOTHESIS_PROFILE=search looks for new ones, ten times as many.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 class VirtualRun(Protocol):

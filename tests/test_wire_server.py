@@ -1030,3 +1030,29 @@ def test_a_caller_whose_address_nobody_knows_is_not_served(real: RealRun) -> Non
             assert [scope["path"] for scope in served.app.scopes] == ["/known"]
 
     real(main())
+
+
+@pytest.mark.parametrize(
+    ("begun", "setting"),
+    [(b"GET / HTTP/1.1\r\nhost:", "server.head_s"), (post(b"12", length=3), "server.body_s")],
+)
+def test_the_clocks_run_over_real_sockets(real: RealRun, begun: bytes, setting: str) -> None:
+    async def main() -> None:
+        short = ServerLimits(head_s=0.1, body_s=0.1)
+        async with serving(RealWorld(), short) as served:
+            client = await served.client()
+            client.send(begun)
+            said = await client.end()
+            assert said.startswith(b"HTTP/1.1 408 ")
+            assert setting.encode() in said
+
+    real(main())
+
+
+def test_a_silent_caller_is_let_go_over_real_sockets(real: RealRun) -> None:
+    async def main() -> None:
+        async with serving(RealWorld(), ServerLimits(head_s=0.1)) as served:
+            client = await served.client()
+            assert await client.end() == b""
+
+    real(main())

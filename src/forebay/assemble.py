@@ -26,9 +26,17 @@ class DataPlane(msgspec.Struct):
     way: Way
     recorder: Recorder
     _config: Forebay
+    _served: dict[str, Served] = {}
 
     def local(self, served: Served) -> None:
-        """A model server on this machine came up, perhaps on another port than before."""
+        """A model server on this machine came up, perhaps on another port than before.
+
+        Told again of the one it knows, by a back office that started anew, it does nothing:
+        there are answers under way.
+        """
+        if self._served.get(served.name) == served:
+            return
+        self._served[served.name] = served
         catalogue = self.way.catalogue
         facts = ModelFacts(
             context_tokens=served.context,

@@ -158,6 +158,19 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> L
     return Loaded(forebay, path, digest[:12], list(extra))
 
 
+def overridden(loaded: Loaded, **parts: dict[str, Any]) -> Loaded:
+    """With some settings replaced, as the command line does it: `server={"port": 0}`.
+
+    Raises Failure as `load`.
+    """
+    tree = msgspec.to_builtins(loaded.forebay)
+    for part, values in parts.items():
+        tree[part] |= values
+    forebay = decode(tree, "the command line")
+    _check(forebay, "the command line")
+    return msgspec.structs.replace(loaded, forebay=forebay)
+
+
 def decode(tree: Any, where: str = "the config") -> Forebay:
     """A parsed tree as settings. Raises Failure(not_configured)."""
     try:
@@ -331,6 +344,7 @@ def _check(forebay: Forebay, where: str) -> None:
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$")
 _BAD_KEY = re.compile(r"^(?P<what>.*) - at `key` in `\$\.?(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\[[^\]]*\]|[^.\[]+")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 
 
@@ -341,7 +355,8 @@ def _explain(error: str, tree: Any, where: str) -> Failure:
     path = (match["path"] or "") if match else ""
     if (bad_key := _BAD_KEY.match(what)) is not None:
         path, what = bad_key["path"], bad_key["what"] + " as a name; quote it"
-    choices = _choices_at(path)
+    missing = _MISSING.search(what)
+    choices = _choices_at(f"{path}.{missing[1]}" if missing else path)
     steps = _STEP.findall(path)
     path = _spelled(steps, tree, error)
     if unknown := _UNKNOWN.search(what):

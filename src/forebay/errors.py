@@ -6,7 +6,7 @@ How it looks on the wire is the dialects' business, never this module's.
 
     Failure
      ├─ caller's     bad_json · bad_request · duplicate_key · too_deep · unsupported ·
-     │               missing_key · bad_key · key_expired · foreign_origin · not_allowed ·
+     │               missing_key · bad_key · key_expired · foreign_origin ·
      │               unknown_path · unknown_model · unknown_trace · method_not_allowed ·
      │               slow_request · body_too_large · bad_content_type · headers_too_large
      ├─ operator's   not_configured · provider_refused_key
@@ -46,7 +46,6 @@ CODES = _codes(
     Code("bad_key", 401, "caller"),
     Code("key_expired", 401, "caller"),
     Code("foreign_origin", 403, "caller"),
-    Code("not_allowed", 403, "caller"),
     Code("unknown_path", 404, "caller"),
     Code("unknown_model", 404, "caller"),
     Code("unknown_trace", 404, "caller"),

@@ -87,8 +87,7 @@ async def handle(way: Way, endpoint: Endpoint, x: Exchange, caller: Caller) -> N
         x.planned_ns = now_ns()
 
         # 4. An answer we have costs nothing and waits for nobody.
-        if x.cache == "miss" and (entry := way.cache.get(x.cache_key, now_ns())):  # type: ignore[union-attr]
-            _give(way, x, entry, route, caller)
+        if x.cache == "miss" and _given(way, x, route, caller):
             return
 
         # 5. Ask the provider, and hand over what it says as it says it.
@@ -207,12 +206,20 @@ def _plan_cache(
         x.cache = "refresh" if wish == "refresh" else "miss"
 
 
-def _give(way: Way, x: Exchange, entry: Entry, route: Route, caller: Caller) -> None:
-    """Answer from the cache: usage as it was, nothing spent."""
-    ask = x.ask
+def _given(way: Way, x: Exchange, route: Route, caller: Caller) -> bool:
+    """Answer from the cache, if it can: usage as it was, nothing spent."""
+    ask, cache = x.ask, way.cache
     assert ask is not None
+    assert cache is not None
+    entry = cache.get(x.cache_key, way.world.now_ns())
+    if entry is None:
+        return False
+    try:
+        body, new_id = entry.form(ask.stream, ask.include_usage, way.world)
+    except Failure:  # an answer that has no such form is none for this caller
+        cache.forget(x.cache_key)
+        return False
     x.cache, x.cache_source = "exact", entry.source
-    body, new_id = entry.form(ask.stream, ask.include_usage, way.world)
     if new_id:
         x.draws.append(new_id)
     x.usage, x.cost_nusd, x.saved_nusd = entry.usage, 0, entry.cost_nusd
@@ -221,6 +228,7 @@ def _give(way: Way, x: Exchange, entry: Entry, route: Route, caller: Caller) -> 
     kind = reply.EVENTS if ask.stream else reply.JSON
     reply.whole(x, caller, 200, kind + reply.own_headers(x, route.told), body)
     x.outcome = "ok"
+    return True
 
 
 # -- 5: ask --------------------------------------------------------------------------------

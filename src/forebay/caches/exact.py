@@ -176,6 +176,11 @@ class ExactCache:
         while self.held_bytes > self.max_bytes:
             self._drop(next(iter(self._entries)))
 
+    def forget(self, key: bytes) -> None:
+        """An entry turned out to be of no use."""
+        if key in self._entries:
+            self._drop(key)
+
     def _drop(self, key: bytes) -> None:
         self.held_bytes -= self._entries.pop(key).size
 

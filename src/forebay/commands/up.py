@@ -37,26 +37,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _overridden(loaded: Loaded, args: argparse.Namespace) -> Loaded:
-    config, replace = loaded.forebay, msgspec.structs.replace
     server = {
         name: getattr(args, name)
         for name in ("host", "port", "workers")
         if getattr(args, name) is not None
     }
-    if server:
-        config = replace(config, server=replace(config.server, **server))
-    if args.admin_port is not None:
-        config = replace(config, admin=replace(config.admin, port=args.admin_port))
-    if args.no_local:
-        config = replace(config, local=replace(config.local, enabled=False))
-    return replace(loaded, forebay=config)
+    admin = {} if args.admin_port is None else {"port": args.admin_port}
+    local = {"enabled": False} if args.no_local else {}
+    return configuration.overridden(loaded, server=server, admin=admin, local=local)
 
 
 async def _up(loaded: Loaded, as_json: bool) -> int:
     err = Console(stderr=True, highlight=False)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     supervisor = Supervisor(loaded, home.data_dir(), lambda line: err.print(line, markup=False))
     try:

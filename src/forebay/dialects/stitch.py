@@ -167,7 +167,8 @@ def _apply(block: Json, delta: Json, pieces: list[str]) -> None:
     if kind == "input_json_delta":
         pieces.append(str(delta.get("partial_json", "")))
     elif kind == "citations_delta":
-        block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
+        cited = block.get("citations")
+        block["citations"] = [*(cited if isinstance(cited, list) else ()), delta.get("citation")]
     else:  # text_delta, thinking_delta, signature_delta, and what is built like them
         join(block, {name: x for name, x in delta.items() if name != "type"})
 

@@ -58,12 +58,12 @@ class Recorder:
     def keep(self, x: Exchange) -> None:
         """Record an exchange that has ended. Sync, ~6 µs for 7 KB."""
         capture: Capture = x.capture
-        if self.held_bytes > self._ring_bytes * (1 - SKELETON_SHARE):
-            capture = "off"
-            self.dropped_content += 1
         if self.held_bytes > self._ring_bytes:
             self.dropped += 1
             return
+        if self.held_bytes > self._ring_bytes * (1 - SKELETON_SHARE) and capture != "off":
+            capture = "off"
+            self.dropped_content += 1
         data = encode(record(x, capture, self.config_version, self._worker))
         self.kept += 1
         self._batch.append(data)
@@ -71,7 +71,7 @@ class Recorder:
         self.held_bytes += len(data)
         if self._batched >= BATCH_BYTES:
             self.flush()
-        elif not self._flush_due:
+        if not self._flush_due and (self._batch or self._ring):
             self._flush_due = True
             self._world.call_later(BATCH_S, self._timer)
 

@@ -152,6 +152,8 @@ class Link:
         self._metrics: list[asyncio.Future[str]] = []
         self._closed = False
         self._down = asyncio.Event()
+        #: how often it came up: each time the other end may be one that knows of nothing
+        self.times_up = 0
         self.synced = asyncio.Event()  # set by the first snapshot
 
     def __repr__(self) -> str:
@@ -179,8 +181,10 @@ class Link:
             except OSError:
                 await asyncio.sleep(RECONNECT_S)
                 continue
-            self._line = line
-            self._down.clear()
+            if not lost.done():  # else it was gone as soon as it stood
+                self._line = line
+                self.times_up += 1
+                self._down.clear()
             await lost
             await asyncio.sleep(RECONNECT_S)
 

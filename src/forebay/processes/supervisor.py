@@ -56,9 +56,9 @@ class Supervisor:
         self.world = RealWorld()
         self.children: list[Child] = []
         self.admin_key: str | None = None  # in the clear, on the very first start only
+        self._lock = _lock(data)
         self._run_dir = Path(tempfile.mkdtemp(prefix="forebay-"))
         self._link = self._run_dir / "office.sock"
-        self._lock = _lock(data)
         self._office: Child | None = None
         self._local: dict[str, Served] = {}
         self._sockets: list[socket.socket] = []
@@ -70,31 +70,34 @@ class Supervisor:
         Raises Failure: a port is taken, the address needs keys, a process can't start.
         """
         config = self.loaded.forebay
+        # What is judged is what is bound: a name may stand for more than one address.
+        host = _address("server.host", config.server.host)
+        admin_host = _address("admin.host", config.admin.host)
         keys = KeyStore.open(self.data, self.world)
         try:
             wall_ns = self.world.wall_ns()
             usable = [row for row in keys.snapshot() if row.state(wall_ns) == "active"]
-            if not is_loopback(_numeric(config.server.host)) and not any(
-                row.role == "caller" for row in usable
-            ):
+            if not is_loopback(host) and not any(row.role == "caller" for row in usable):
                 raise Failure(
                     "not_configured",
-                    f"server.host {config.server.host} can be reached from other machines, and "
-                    "no caller has a key yet.",
+                    f"server.host {config.server.host or host} can be reached from other "
+                    "machines, and no caller has a key yet.",
                     hint="Make one first: forebay keys create.",
                 )
             # After the refusal: this key is shown by whoever starts, once.
             self.admin_key = keys.ensure_admin()
         finally:
             keys.close()
-        gateway = [_bind(config.server.host, config.server.port)]
+        gateway = self._sockets
+        gateway.append(_bind(host, config.server.port))
         port = gateway[0].getsockname()[1]
         for _ in range(config.server.workers - 1):
-            gateway.append(_bind(config.server.host, port, shared=True))
-        admin = _bind(config.admin.host, config.admin.port)
+            gateway.append(_bind(host, port, shared=True))
+        admin = _bind(admin_host, config.admin.port)
         self._sockets = [*gateway, admin]
 
         common = ["--link", str(self._link), "--data", str(self.data)]
+        quiet = [] if config.local.enabled else ["--no-local"]
         if self.loaded.path is not None:
             common += ["--config", str(self.loaded.path)]
         self._office = self._child(
@@ -108,7 +111,7 @@ class Supervisor:
             self._child(
                 f"worker-{index}",
                 "forebay.processes.worker",
-                [*common, "--fd", str(listening.fileno()), "--index", str(index)],
+                [*common, *quiet, "--fd", str(listening.fileno()), "--index", str(index)],
                 listening,
             )
             for index, listening in enumerate(gateway)
@@ -256,14 +259,23 @@ def _lock(data: Path) -> int:
     return descriptor
 
 
-def _numeric(host: str) -> str:
+def _address(setting: str, host: str) -> str:
+    """The address that a host to listen on stands for, IPv4 first. Raises Failure."""
+    if not host:  # which bind takes for every address there is
+        return "0.0.0.0"  # noqa: S104  (judged as what it is, below)
     try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError:
-        return host
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Failure(
+            "not_configured",
+            f"{setting} {host[:100]!r} is no address of this machine: {error}.",
+            hint="Write 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses.",
+        ) from None
+    found.sort(key=lambda each: each[0] != socket.AF_INET)
+    return str(found[0][4][0])
 
 
 def _shown(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

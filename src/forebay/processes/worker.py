@@ -91,7 +91,7 @@ def apply(plane: DataPlane, snapshot: Snapshot) -> None:
     if snapshot.keys is not None:
         way.keyring.load(snapshot.keys)
     if snapshot.discovered is not None or snapshot.listed is not None:
-        way.catalogue.load(snapshot.discovered or {}, snapshot.listed or {})
+        way.catalogue.load(snapshot.discovered, snapshot.listed)
     if snapshot.rates is not None:
         way.prices.load({(provider, model): rates for provider, model, rates in snapshot.rates})
     for served in snapshot.local or ():
@@ -101,6 +101,8 @@ def apply(plane: DataPlane, snapshot: Snapshot) -> None:
 async def serve(args: argparse.Namespace) -> None:
     world = RealWorld()
     loaded = configuration.load(Path(args.config) if args.config else None)
+    if args.no_local:
+        loaded = configuration.overridden(loaded, local={"enabled": False})
     pepper = (Path(args.data) / PEPPER_NAME).read_bytes()
     planes: list[DataPlane] = []
     link = Link(world, Path(args.link), lambda snapshot: apply(planes[0], snapshot))
@@ -127,7 +129,6 @@ async def serve(args: argparse.Namespace) -> None:
         control.stopping = server.should_exit = True
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # reload comes with the next issue
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
@@ -149,12 +150,20 @@ async def _farewell(link: Link, plane: DataPlane) -> None:
 
 
 async def _want_prices(link: Link, plane: DataPlane) -> None:
-    """Ask for the rates that requests missed, soon after they did."""
+    """Ask for the rates that requests missed, soon after they did; and each new back office
+    for all of them, or it would never refresh those that another one was asked for."""
     asked: set[tuple[str, str]] = set()
+    asked_whom = 0
     while True:
         await asyncio.sleep(PRICES_S)
-        missing = plane.way.prices.wanted - asked
-        if missing and link.up:
+        if not link.up:
+            continue
+        prices = plane.way.prices
+        missing = prices.wanted - asked
+        if asked_whom != link.times_up:
+            asked_whom = link.times_up
+            missing, asked = prices.wanted | prices.known(), set()
+        if missing:
             link.want(missing)
             asked |= missing
         if len(asked) > 10_000:  # callers choose the names
@@ -195,6 +204,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--config", default="")
     parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--no-local", action="store_true")
     uvloop.run(serve(parser.parse_args()))
 
 

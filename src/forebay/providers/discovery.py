@@ -14,6 +14,8 @@ from forebay.world import World
 TIMEOUT_S = 10.0
 MAX_BYTES = 8 * 1024 * 1024
 MAX_MODELS = 5_000
+#: As long as callers may name one (`dialects.asks`).
+MAX_NAME = 512
 
 
 async def list_models(world: World, provider: Provider) -> list[str] | None:
@@ -37,5 +39,6 @@ def _ids(body: bytes) -> list[str] | None:
     rows = page.get("data") if isinstance(page, dict) else None
     if not isinstance(rows, list):
         return None
-    ids = [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    named = (row.get("id") for row in rows if isinstance(row, dict))
+    ids = [name for name in named if isinstance(name, str) and 0 < len(name) <= MAX_NAME]
     return ids[:MAX_MODELS]

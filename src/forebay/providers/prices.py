@@ -15,6 +15,8 @@ from typing import Any
 from forebay.schema.usage import NUSD_PER_USD, Rates
 
 FREE = Rates()
+#: Callers choose the names of models, and some servers answer to any.
+MAX_MODELS = 10_000
 
 Model = tuple[str, str]
 """(provider in the price list, the provider's name of a model)"""
@@ -34,8 +36,13 @@ class PriceTable:
         try:
             return self._rates[provider, model]
         except KeyError:
-            self.wanted.add((provider, model))
+            if len(self._rates) + len(self.wanted) < MAX_MODELS:
+                self.wanted.add((provider, model))
             return None
+
+    def known(self) -> set[Model]:
+        """Those it has been told of."""
+        return set(self._rates)
 
     def load(self, rates: dict[Model, Rates | None]) -> None:
         self._rates.update(rates)

@@ -67,10 +67,15 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<Catalogue {len(self.names)} names, {len(self._bare)} models>"
 
-    def load(self, discovered: dict[str, list[str]], listed: dict[str, list[str]]) -> None:
+    def load(
+        self, discovered: dict[str, list[str]] | None, listed: dict[str, list[str]] | None
+    ) -> None:
         """Replace what is known of the providers' models: what they say themselves, and what
-        the price list says of them."""
-        self._discovered, self._listed = discovered, listed
+        the price list says of them. None: as before."""
+        if discovered is not None:
+            self._discovered = discovered
+        if listed is not None:
+            self._listed = listed
         self.refresh()
 
     def refresh(self) -> None:

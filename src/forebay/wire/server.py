@@ -7,7 +7,9 @@ left, and one way to send: a coroutine and a dict for each piece. Added here:
 - clocks: a head must be complete `head_s` after accept (or after its own first byte on a
   kept-alive connection), a body `body_s` after its head;
 - bounds: connections, bytes and number of headers, bytes of a body;
-- refusals in JSON, as the rest of the gateway's, for what never reaches the app;
+- refusals in JSON, as the rest of the gateway's, for what never reaches the app, and an end
+  to the connection such that a caller who is still sending can read them;
+- offers to switch protocols, which Java's client and curl make, are declined by going on;
 - `Caller`, the app's handle on one request (in `scope["extensions"]["forebay"]`): the body,
   being told that the caller left, and sending by plain functions, so that a relayed event
   costs no task switch.
