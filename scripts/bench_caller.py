@@ -30,7 +30,8 @@ from uvicorn.server import ServerState
 
 from forebay.errors import Failure
 from forebay.exchange import Headers
-from forebay.wire.server import Caller, Connection, ServerLimits
+from forebay.wire.caller import Caller
+from forebay.wire.server import Connection, ServerLimits
 from forebay.world import RealWorld
 
 ROUNDS, EVENTS, REQUESTS = 5, 20_000, 5_000

@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from forebay.observe import record as records
@@ -202,6 +202,7 @@ def test_values_too_short_to_protect_are_not_looked_for_and_said_so() -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(sorted(TOKENS)))
 def test_no_surroundings_hide_a_secret(before: str, after: str, secret: str) -> None:
+    assume("fb_" not in before + after)  # which begins what may be a key, longer than this one
     record = chat(prompt=before + secret + after)
 
     clean = cleaned(record)

@@ -22,7 +22,8 @@ from conftest import RealRun, VirtualRun
 from feeding import CUTS, cut, feeds
 from forebay.errors import Failure
 from forebay.testbed.virtual import Link, VirtualWorld, run
-from forebay.wire.server import LINGER_S, Caller, Connection, ServerLimits
+from forebay.wire.caller import Caller
+from forebay.wire.server import LINGER_S, Connection, ServerLimits
 from forebay.world import RealWorld, World
 from pipeline_kit import Client, Reply, parse
 

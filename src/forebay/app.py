@@ -18,7 +18,7 @@ from forebay.dialects.endpoints import BY_PATH, Endpoint
 from forebay.errors import Failure
 from forebay.exchange import Dialect, Exchange, Headers
 from forebay.pipeline import Way
-from forebay.wire.server import Caller
+from forebay.wire.caller import Caller
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

@@ -31,8 +31,8 @@ from forebay.routing.attempt import Timeouts
 from forebay.routing.catalogue import Catalogue, Route
 from forebay.routing.relay import Relay
 from forebay.wire import members as top
+from forebay.wire.caller import Caller
 from forebay.wire.members import Members
-from forebay.wire.server import Caller
 from forebay.wire.upstream import MAX_BODY_BYTES, Call, Clocks, LinkError
 from forebay.world import World
 

@@ -10,7 +10,7 @@ from forebay.dialects import failures
 from forebay.errors import Failure
 from forebay.exchange import Chunks, Exchange, Headers
 from forebay.schema.usage import usd
-from forebay.wire.server import Caller
+from forebay.wire.caller import Caller
 
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENTS: Headers = [

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from forebay.dialects.translation import StreamTranslation
 from forebay.errors import Failure
 from forebay.exchange import Attempt, Chunks, Exchange
-from forebay.wire.server import Caller
+from forebay.wire.caller import Caller
 from forebay.wire.upstream import Call
 from forebay.world import World
 

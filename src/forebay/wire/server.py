@@ -10,19 +10,15 @@ left, and one way to send: a coroutine and a dict for each piece. Added here:
 - refusals in JSON, as the rest of the gateway's, for what never reaches the app, and an end
   to the connection such that a caller who is still sending can read them;
 - offers to switch protocols, which Java's client and curl make, are declined by going on;
-- `Caller`, the app's handle on one request (in `scope["extensions"]["forebay"]`): the body,
-  being told that the caller left, and sending by plain functions, so that a relayed event
-  costs no task switch.
+- `Caller` (caller.py), the app's handle on one request, in `scope["extensions"]["forebay"]`.
 
 The app stays ASGI (scope, lifespan); `Caller` replaces `receive` and `send` on the data
 plane. docs/decisions/0004-caller.md has the numbers.
 """
 
 import asyncio
-import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -31,15 +27,11 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from forebay.errors import Failure
-from forebay.exchange import Headers
+from forebay.wire.caller import Caller, Render
 from forebay.wire.clock import SECOND_NS, Deadline
 from forebay.world import World
 
-_log = logging.getLogger("forebay.server")
-
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
@@ -65,181 +57,6 @@ class ServerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 #: How long a caller that is still sending may go on, so that it hears why it is refused.
 LINGER_S = 2.0
-
-Render = Callable[[Failure], bytes]
-"""A failure that no endpoint owns, as a JSON body."""
-
-
-class Caller:
-    """One request and the reply to it.
-
-    The reply is either `reply` (everything at once) or `start`, `push`…, `finish`. All are
-    plain functions; after the caller has left they do nothing.
-    """
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_default_headers",
-        "_head_only",
-        "_http_11",
-        "_waiter",
-        "body",
-        "disconnected",
-        "expects_100",
-        "flow",
-        "keep_alive",
-        "more_body",
-        "on_gone",
-        "on_slow",
-        "refusal",
-        "response_complete",
-        "response_started",
-        "task",
-        "transport",
-    )
-
-    def __init__(
-        self,
-        connection: "Connection",
-        method: str,
-        version: str,
-        keep_alive: bool,
-        expects_100: bool,
-    ) -> None:
-        self._connection = connection
-        self._default_headers = connection.server_state.default_headers
-        self._waiter: asyncio.Future[None] | None = None
-        self._chunked = False
-        # Not the scope, which holds this object: each request would be a cycle for the
-        # garbage collector.
-        self._head_only = method == "HEAD"
-        self._http_11 = version == "1.1"
-        self.transport = connection.transport
-        self.flow = connection.flow
-        self.keep_alive = keep_alive
-        self.expects_100 = expects_100
-        self.body: bytes | bytearray = b""
-        self.more_body = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
-        self.refusal: Failure | None = None
-        #: what answers the request; cancel it and the request is cancelled
-        self.task: asyncio.Task[None] | None = None
-        #: called when the caller leaves before its reply is complete
-        self.on_gone: Callable[[], object] | None = None
-        #: called with True when the caller falls behind, with False when it has caught up
-        self.on_slow: Callable[[bool], None] | None = None
-
-    async def read(self) -> bytes:
-        """The whole body. Raises Failure: slow_request, body_too_large; ConnectionError
-        where the caller left in the middle of it."""
-        if self.expects_100 and self.more_body and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.expects_100 = False
-        while self.more_body:
-            if self.refusal is not None:
-                self.keep_alive = False  # the rest of the body is not worth reading
-                raise self.refusal
-            if self.disconnected:
-                raise ConnectionError("the caller left before its request was complete")
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return bytes(self.body)
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def run(self, app: ASGIApp, scope: Any) -> None:
-        try:
-            await app(scope, _unused, _unused)
-        except Exception:
-            _log.exception("a request failed outside of the pipeline")
-            if self.response_started:
-                self.abort()
-            else:
-                body = self._connection.render(Failure("internal", "The gateway failed."))
-                self.reply(500, [(b"content-type", b"application/json")], body)
-
-    @property
-    def paused(self) -> bool:
-        """The caller reads more slowly than it is sent to: hold back."""
-        return self.flow.write_paused
-
-    def reply(self, status: int, headers: Headers, body: bytes) -> None:
-        """A complete reply in one write. Sync, ~2 µs."""
-        if self.response_started or self.disconnected:
-            return
-        if self.more_body:
-            self.keep_alive = False  # nobody reads the rest
-        head = self._head(status, headers, b"content-length: %d\r\n\r\n" % len(body))
-        self.transport.write(head if self._head_only else head + body)
-        self._complete()
-
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin a reply of unknown length."""
-        if self.response_started or self.disconnected:
-            return
-        if status in (204, 304):
-            self._head_only = True
-        self._chunked = self._http_11 and not self._head_only
-        if not self._chunked and not self._head_only:
-            self.keep_alive = False
-        framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
-        self.transport.write(self._head(status, headers, framing))
-
-    def push(self, data: bytes) -> None:
-        """One piece of the body, on the wire as a chunk of its own. Sync, ~1 µs + the write."""
-        if self.disconnected or self._head_only or not data:
-            return
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        self.transport.write(data)
-
-    def finish(self) -> None:
-        """The body is complete."""
-        if self.response_complete or self.disconnected:
-            return
-        if self._chunked:
-            self.transport.write(b"0\r\n\r\n")
-        self._complete()
-
-    def abort(self) -> None:
-        """Close without finishing: a broken answer must not look like a whole one."""
-        self.keep_alive = False
-        self.transport.abort()
-
-    def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
-        parts = [STATUS_LINE[status]]
-        for name, value in self._default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(framing)
-        head = b"".join(parts)
-        # Values come from providers and from callers' model names. Who makes them cleans them;
-        # a line break that got through would make one reply look like two.
-        if head.count(b"\n") != head.count(b"\r\n") or head.count(b"\n") != (
-            1
-            + len(self._default_headers)
-            + len(headers)
-            + (not self.keep_alive)
-            + framing.count(b"\n")
-        ):
-            raise ValueError("a response header holds a line break")
-        self.response_started = True
-        return head
-
-    def _complete(self) -> None:
-        self.response_complete = True
-        self.task = None  # which holds this object
-        if not self.keep_alive:
-            self._connection.hang_up()
-        self._connection.on_response_complete()
 
 
 class Connection(HttpToolsProtocol):
@@ -365,24 +182,20 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url = b""
-        self.expect_100_continue = False
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.awaiting == "body":
-            return  # a trailer: what comes after the body must not pass for a header
-        if len(self.headers) >= self.limits.headers:
-            raise self._head_too_large()
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser = self.parser
         if parser.should_upgrade():
             self.switching = True  # see `_declined`
             return
+        headers = self.headers
+        if len(headers) > self.limits.headers:
+            raise self._head_too_large()
+        self.headers = []  # for trailers: what comes after the body is no header
         version = parser.get_http_version()
         url = self.url if self.url.startswith(b"/") else _origin_form(self.url)
         raw_path, _, query = url.partition(b"?")
@@ -390,7 +203,7 @@ class Connection(HttpToolsProtocol):
         previous = self.cycle
         method = parser.get_method().decode("ascii")
         keep_alive = version != "1.0" and parser.should_keep_alive()
-        cycle = self.cycle = Caller(self, method, version, keep_alive, self.expect_100_continue)
+        cycle = self.cycle = Caller(self, method, version, keep_alive, headers)
         scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -400,7 +213,7 @@ class Connection(HttpToolsProtocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
-            "headers": self.headers,
+            "headers": headers,
             "client": self.client,
             "server": self.server,
             "extensions": {"forebay": cycle},
@@ -563,8 +376,3 @@ def _origin_form(url: bytes) -> bytes:
         return b"/"
     query = b"?" + parsed.query if parsed.query else b""
     return (parsed.path or b"/") + query
-
-
-async def _unused(*_: Any) -> Any:
-    """The data plane's app reads and replies by `Caller`."""
-    raise RuntimeError("use scope['extensions']['forebay']")

@@ -31,6 +31,7 @@ from forebay.world import World
 
 MAX_HEAD_BYTES = 64 * 1024  # nginx: 4 or 8 KB a line; providers send up to ~6 KB in all
 MAX_HEADERS = 128
+_BLANK = (b" ", b"\t")
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 Kind = Literal[
@@ -228,6 +229,7 @@ class Connection(asyncio.BaseProtocol):
         self._keep = False  # the answer was complete and leaves the connection usable
         self._bare_bytes = 0  # since the last piece of body: head, trailers, chunk extensions
         self._body_came = False
+        self._headers: Headers = []  # of a head that isn't complete, or trailers
         self._inflate: Any = None  # zlib.decompressobj, whose type has no public name
 
     def __repr__(self) -> str:
@@ -242,6 +244,7 @@ class Connection(asyncio.BaseProtocol):
         self._until_close = False
         self._keep = False
         self._bare_bytes = 0
+        self._headers = []
         self._inflate = None
         self.requests += 1
         self.set_clock("first_byte_timeout", clocks, clocks.first_s)
@@ -343,37 +346,36 @@ class Connection(asyncio.BaseProtocol):
             self._keep = False  # an answer nobody asked for, on the heels of ours
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        assert self.call is not None
-        if self.call.head_done:
-            return  # a trailer: nobody asked for one, and it must not pass for a header
-        headers = self.call.headers
-        if len(headers) >= MAX_HEADERS:
-            raise LinkError("protocol", f"the response has over {MAX_HEADERS} headers")
-        name = name.lower()
-        bare = value.rstrip(b" \t")  # llhttp strips the left side only
-        if name == b"transfer-encoding" and (bare.lower() != b"chunked" or b"\t" in value):
-            # Others were not asked for; and llhttp takes a `chunked` and a tab for another.
-            raise LinkError("protocol", f"the response comes in a transfer coding: {value!r}")
-        headers.append((name, bare))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         call = self.call
         assert call is not None
         if call.head_done:
             return
+        headers, self._headers = self._headers, []  # from here on for trailers, which nobody reads
         status = self._parser.get_status_code()
         if 100 <= status < 200:
-            call.headers = []  # interim; the real head follows
-            return
+            return  # interim; the real head follows
         if not 200 <= status < 600:
             raise LinkError("protocol", f"the response has no status of HTTP: {status}")
         framed = call.method == "HEAD" or status in (204, 304)
-        for name, value in call.headers:
-            if name in (b"content-length", b"transfer-encoding"):
+        if len(headers) > MAX_HEADERS:
+            raise LinkError("protocol", f"the response has over {MAX_HEADERS} headers")
+        for number, (name, value) in enumerate(headers):
+            if value[-1:] in _BLANK:  # llhttp strips the left side only
+                headers[number] = (name, value.rstrip(b" \t"))
+            if name == b"content-length":
+                framed = True
+            elif name == b"transfer-encoding":
+                if value.rstrip(b" ").lower() != b"chunked":
+                    # Others were not asked for; and llhttp takes `chunked` and a tab for another.
+                    raise LinkError("protocol", f"the answer comes in a transfer coding: {value!r}")
                 framed = True
             elif name == b"content-encoding" and value.lower() in (b"gzip", b"x-gzip", b"deflate"):
                 # Nobody asked for it. Window bits 47: zlib or gzip, whichever the data says.
                 self._inflate = zlib.decompressobj(47)
+        call.headers = headers
         call.status = status
         call.head_done = True
         call.ended = call.method == "HEAD"

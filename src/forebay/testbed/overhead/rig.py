@@ -117,7 +117,8 @@ events {{ worker_connections 8192; }}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  client_body_buffer_size 64k; keepalive_requests 1000000;
+  client_body_buffer_size 16k;
+  client_header_buffer_size 8k; keepalive_requests 1000000;
   upstream up {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=2048;
