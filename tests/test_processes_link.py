@@ -44,7 +44,12 @@ def received(chunks: list[bytes]) -> list[tuple[bytes, bytes]]:
     found: list[tuple[bytes, bytes]] = []
     line = Line(lambda _, kind, payload: found.append((kind, bytes(payload))), lambda _: None)
     for chunk in chunks:
-        line.data_received(chunk)
+        while chunk:
+            room = line.get_buffer(-1)
+            count = min(len(room), len(chunk))
+            room[:count] = chunk[:count]
+            line.buffer_updated(count)
+            chunk = chunk[count:]
     return found
 
 
