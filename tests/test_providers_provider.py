@@ -19,8 +19,26 @@ each = pytest.mark.parametrize("provider", EVERY, ids=lambda provider: provider.
 # -- heads -----------------------------------------------------------------------------------
 
 
+def test_a_provider_that_signs_sees_what_is_sent() -> None:
+    provider = openai()
+    provider.sign = lambda method, path, headers, body: [
+        (b"x-signature", f"{method} {path} {len(headers)}".encode() + body)
+    ]
+    _, found = lines(provider.head("POST", "/p", [(b"openai-beta", b"y")], b"body"))
+    assert dict(found)[b"x-signature"] == b"POST /p 1body"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_one"),
+    [(b"text/event-stream; charset=utf-8", True), (b"Text/Event-Stream", True), (b"text/e", False)],
+)
+def test_a_stream_is_told_by_its_media_type(content_type: bytes, is_one: bool) -> None:
+    assert openai().streams([(b"x", b"y"), (b"content-type", content_type)]) == is_one
+    assert not openai().streams([])
+
+
 def test_a_head_of_openai() -> None:
-    first, found = lines(openai().head("POST", "/v1/chat/completions", [], 12))
+    first, found = lines(openai().head("POST", "/v1/chat/completions", [], b"x" * 12))
     assert first == b"POST /v1/chat/completions HTTP/1.1"
     assert found == [
         (b"host", b"x"),
@@ -32,18 +50,18 @@ def test_a_head_of_openai() -> None:
 
 
 def test_a_head_of_anthropic() -> None:
-    _, found = lines(anthropic().head("POST", "/v1/messages", [(b"anthropic-beta", b"x")], 1))
+    _, found = lines(anthropic().head("POST", "/v1/messages", [(b"anthropic-beta", b"x")], b"x"))
     assert (b"x-api-key", CANARY.encode()) in found
     assert (b"anthropic-beta", b"x") in found
     assert (b"anthropic-version", b"2023-06-01") in found
     sent = [(b"anthropic-version", b"2030-01-01")]
-    _, found = lines(anthropic().head("POST", "/v1/messages", sent, 1))
+    _, found = lines(anthropic().head("POST", "/v1/messages", sent, b"x"))
     versions = [value for name, value in found if name == b"anthropic-version"]
     assert versions == [b"2030-01-01"]
 
 
 def test_a_head_of_azure() -> None:
-    _, found = lines(azure().head("POST", "/p", [], 1))
+    _, found = lines(azure().head("POST", "/p", [], b"x"))
     assert (b"api-key", CANARY.encode()) in found
     assert b"authorization" not in dict(found)
 
@@ -62,7 +80,7 @@ def test_a_head_of_azure() -> None:
 def test_a_length_where_there_may_be_a_body(
     provider: Provider, method: str, size: int, told: bool
 ) -> None:
-    _, found = lines(provider.head(method, "/p", [], size))
+    _, found = lines(provider.head(method, "/p", [], b"x" * size))
     assert [value for name, value in found if name == b"content-length"] == [b"%d" % size] * told
 
 
@@ -73,7 +91,7 @@ def test_what_the_operator_set_a_caller_cannot_replace() -> None:
         (b"x-team", b"theirs"),
         (b"openai-project", b"theirs"),
     ]
-    _, found = lines(provider.head("POST", "/p", sent, 0))
+    _, found = lines(provider.head("POST", "/p", sent, b""))
     assert (b"openai-organization", b"ours") in found
     assert (b"x-team", b"ours") in found
     assert (b"openai-project", b"theirs") in found
@@ -83,34 +101,34 @@ def test_what_the_operator_set_a_caller_cannot_replace() -> None:
 @each
 def test_a_head_is_the_same_the_second_time(provider: Provider) -> None:
     """Its beginning is remembered."""
-    heads = [provider.head("POST", "/again", [(b"a", b"b")], 3) for _ in range(2)]
+    heads = [provider.head("POST", "/again", [(b"a", b"b")], b"x" * 3) for _ in range(2)]
     assert heads[0] == heads[1]
-    assert provider.head("GET", "/again", [], 0) != heads[0]
+    assert provider.head("GET", "/again", [], b"") != heads[0]
 
 
 @each
 def test_what_is_remembered_of_paths_is_bounded(provider: Provider) -> None:
     for number in range(1000):
-        provider.head("GET", f"/files/{number}", [], 0)
+        provider.head("GET", f"/files/{number}", [], b"")
     assert len(provider._starts) <= 256
 
 
 def test_without_a_key_there_is_no_credential() -> None:
     for provider in (openai(api_key=""), anthropic(api_key=""), azure(api_key="")):
         assert provider.secrets == []
-        head = provider.head("POST", "/p", [], 0)
+        head = provider.head("POST", "/p", [], b"")
         assert b"uthorization" not in head
         assert b"api-key" not in head
 
 
 def test_through_a_proxy_a_plain_request_has_the_whole_url() -> None:
     provider = openai(base_url="http://far:8000/v1", proxy="http://me:secret@near:3128")
-    first, found = lines(provider.head("POST", "/v1/x", [], 0))
+    first, found = lines(provider.head("POST", "/v1/x", [], b""))
     assert first == b"POST http://far:8000/v1/x HTTP/1.1"
     assert dict(found)[b"proxy-authorization"].startswith(b"Basic ")
     assert dict(found)[b"host"] == b"far:8000"
     tunnelled = openai(base_url="https://far/v1", proxy="http://me:secret@near:3128")
-    first, found = lines(tunnelled.head("POST", "/v1/x", [], 0))
+    first, found = lines(tunnelled.head("POST", "/v1/x", [], b""))
     assert first == b"POST /v1/x HTTP/1.1"
     assert b"proxy-authorization" not in dict(found)
 
@@ -226,7 +244,7 @@ def test_a_model_stays_one_segment_of_a_path(model: str) -> None:
     assert before.count("/") == 5
     assert query == "api-version=2024-10-21"
     assert " " not in path
-    first, _ = lines(azure().head("POST", path, [], 0))
+    first, _ = lines(azure().head("POST", path, [], b""))
     assert first.count(b" ") == 2
 
 

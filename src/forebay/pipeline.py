@@ -264,7 +264,7 @@ async def _ask(
     size = 0
     converted = False
     try:
-        if ask.stream and reply.is_events(call.headers):
+        if ask.stream and provider.streams(call.headers):
             stream = translation.stream(ask)
             finding, converted = stream.finding, stream.splices is None
             told = reply.EVENTS + reply.own_headers(x, route.told) + down

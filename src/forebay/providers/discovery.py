@@ -23,7 +23,7 @@ async def list_models(world: World, provider: Provider) -> list[str] | None:
     path = provider.address.paths.get("models")
     if path is None:
         return None
-    head = provider.head("GET", path, [(b"accept", b"application/json")], 0)
+    head = provider.head("GET", path, [(b"accept", b"application/json")], b"")
     deadline = world.now_ns() + int(TIMEOUT_S * SECOND_NS)
     try:
         clocks = Clocks(TIMEOUT_S, TIMEOUT_S, TIMEOUT_S, deadline)

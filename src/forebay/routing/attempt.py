@@ -87,7 +87,7 @@ async def send(
         body = top.apply(x.body, sent) if sent else x.body
     else:
         body = sent
-    head = provider.head(method, path, headers, len(body))
+    head = provider.head(method, path, headers, body)
     try:
         call = await provider.target.call(method, head, body, clocks)
     except LinkError as error:
